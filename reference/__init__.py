@@ -1,0 +1,1 @@
+"""One right implementation, in einops, written to be read."""

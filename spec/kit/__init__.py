@@ -1,0 +1,1 @@
+"""The machinery under the requirements; chapters use `draw`, `marks`, `probe` and `weights` alone."""

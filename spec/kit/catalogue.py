@@ -1,0 +1,175 @@
+"""What the chapters hold: their exercises, their requirements, their mistakes."""
+
+import ast
+import functools
+import importlib
+import inspect
+import textwrap
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from spec import CHAPTERS
+from spec.kit.returns import Contract
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One name that an implementation has to offer."""
+
+    chapter: str
+    name: str
+    contract: Contract
+    methods: dict[str, Contract | None]  # of what a class makes; empty for a function
+    is_class: bool
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One test, as a learner reads it."""
+
+    chapter: str
+    name: str
+    function: Callable[..., None]
+    sentence: str
+    why: str
+    source: str
+    hint: str
+    robust: bool
+    same_weights: bool
+    rejects: tuple[str, ...]
+    uses: tuple[str, ...]  # the exercises that it calls, in the order of its text
+    line: int
+
+    @property
+    def id(self) -> str:
+        """`chapter.name`, the same everywhere."""
+        return f"{self.chapter}.{self.name}"
+
+    @property
+    def place(self) -> str:
+        """File and line, to be clicked on."""
+        return f"spec/{self.chapter}.py:{self.line}"
+
+
+@functools.cache
+def chapter_module(chapter: str) -> ModuleType:
+    """The chapter's specification."""
+    return importlib.import_module(f"spec.{chapter}")
+
+
+@functools.cache
+def exercises(chapter: str) -> dict[str, Exercise]:
+    """The chapter's exercises, in the order of its Protocol."""
+    if not (ROOT / "spec" / f"{chapter}.py").exists():  # UNDER CONSTRUCTION
+        return {}
+    protocol = getattr(chapter_module(chapter), chapter.title().replace("_", ""))
+    found = {}
+    for name, method in vars(protocol).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            contract = Contract.of(method)
+            made = contract.hints.get("return")
+            is_class = name[0].isupper()
+            found[name] = Exercise(chapter, name, contract, _methods(made) if is_class else {}, is_class)
+    return found
+
+
+def _methods(made: Any) -> dict[str, Contract | None]:
+    """The methods that a class's objects are called by: of `Annotated[nn.Module, Protocol]` or of a Protocol."""
+    protocols = [made, *typing.get_args(made)]
+    listed: dict[str, Contract | None] = {
+        name: Contract.of(method)
+        for protocol in protocols
+        if inspect.isclass(protocol) and protocol is not nn.Module and protocol.__module__.startswith("spec.")
+        for name, method in vars(protocol).items()
+        if inspect.isfunction(method) and (name == "__len__" or not name.startswith("_"))
+    }
+    return listed
+
+
+def exercise(name: str) -> Exercise | None:
+    """The exercise of that name, in whichever chapter."""
+    return next((exercises(chapter)[name] for chapter in CHAPTERS if name in exercises(chapter)), None)
+
+
+@functools.cache
+def requirements(chapter: str) -> dict[str, Requirement]:
+    """The chapter's requirements, easy to hard, robust ones last."""
+    module = chapter_module(chapter)
+    found = [
+        requirement(function)
+        for name, function in vars(module).items()
+        if name.startswith("test_") and inspect.isfunction(function)
+    ]
+    return {r.name: r for r in sorted(found, key=lambda r: r.robust)}
+
+
+@functools.cache
+def requirement(function: Callable[..., None]) -> Requirement:
+    """Reads a test function: its docstring, its marks and the exercises that it calls."""
+    body = inspect.unwrap(function)
+    marks = getattr(function, "pytestmark", [])
+    names = {mark.name for mark in marks}
+    text, _, hint = inspect.cleandoc(body.__doc__ or "").partition("\n\nHint: ")
+    text, _, source = text.partition("\n\nSource: ")
+    sentence, _, why = text.partition("\n\n")
+    return Requirement(
+        chapter=body.__module__.rpartition(".")[2],
+        name=body.__name__.removeprefix("test_"),
+        function=function,
+        sentence=" ".join(sentence.split()),
+        why=why.strip(),
+        source=" ".join(source.split()),
+        hint=" ".join(hint.split()),
+        robust="robust" in names,
+        same_weights="same_weights" in names,
+        rejects=tuple(name for mark in marks if mark.name == "rejects" for name in mark.args),
+        uses=_used(body),
+        line=body.__code__.co_firstlineno,
+    )
+
+
+def _used(body: Callable[..., None]) -> tuple[str, ...]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
+    used = [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "impl"
+    ]
+    return tuple(name for name in dict.fromkeys(used) if exercise(name))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A named wrong version of one exercise."""
+
+    chapter: str
+    name: str
+    of: str
+    diagnosis: str
+    wrong: Any
+
+
+@functools.cache
+def mistakes(chapter: str) -> dict[str, Mistake]:
+    """The chapter's mistakes, in the order of their file."""
+    if not (ROOT / "spec" / "mistakes" / f"{chapter}.py").exists():  # UNDER CONSTRUCTION
+        return {}
+    module = importlib.import_module(f"spec.mistakes.{chapter}")
+    return {
+        name: Mistake(chapter, name, wrong.instead_of, " ".join(inspect.cleandoc(wrong.__doc__ or "").split()), wrong)
+        for name, wrong in vars(module).items()
+        if hasattr(wrong, "instead_of") and wrong.__module__ == module.__name__ and wrong.__dict__.get("instead_of")
+    }
+
+
+def mistake(name: str) -> Mistake | None:
+    """The mistake of that name, in whichever chapter."""
+    return next((mistakes(chapter)[name] for chapter in CHAPTERS if name in mistakes(chapter)), None)

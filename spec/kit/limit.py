@@ -1,0 +1,55 @@
+"""Ends a call that does not come back, and says at which line of the learner's code it was."""
+
+import contextlib
+import ctypes
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from spec.kit.verdict import Endless
+
+CALL_SECONDS = 20.0  # of computing, not of waiting for a busy machine; a right call takes milliseconds
+
+
+def _where(frame: FrameType | None, inside: str) -> str:
+    while frame is not None:
+        if inside and frame.f_code.co_filename.startswith(inside):
+            return f", last seen at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        frame = frame.f_back
+    return ""
+
+
+@contextlib.contextmanager
+def limit(seconds: float, what: str, inside: str = "") -> Iterator[None]:
+    """Raises Endless when the block computes for longer than `seconds`; `inside` is the folder to name a line of."""
+    message = f"{what} did not come back after {seconds:g} seconds of computing: is there an endless loop?"
+    if threading.current_thread() is not threading.main_thread():
+        yield
+    elif hasattr(signal, "SIGPROF"):
+
+        def expired(_number: int, frame: FrameType | None) -> None:
+            raise Endless(message + _where(frame, inside))
+
+        before = signal.signal(signal.SIGPROF, expired)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+    else:  # Windows: an exception is planted into the main thread, which meets it at its next bytecode
+
+        def plant() -> None:
+            thread = ctypes.c_ulong(threading.main_thread().ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(Endless))
+
+        timer = threading.Timer(seconds, plant)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Endless as planted:
+            raise Endless(message) from planted
+        finally:
+            timer.cancel()

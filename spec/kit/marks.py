@@ -1,0 +1,28 @@
+"""The marks that a requirement carries."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def rejects(*names: str) -> Callable[[Test], Test]:
+    """The mistakes (spec/mistakes/) that must fail this requirement."""
+    return pytest.mark.rejects(*names)
+
+
+def robust(test: Test) -> Test:
+    """The second level: what only a careful engineer's version meets."""
+    return pytest.mark.robust(test)
+
+
+def same_weights(test: Test) -> Test:
+    """Compares under equal parameters, so it needs the canonical parameter names."""
+    return pytest.mark.same_weights(test)
+
+
+def patience(seconds: float) -> Callable[[Test], Test]:
+    """How long one call into the implementation may compute; for the few that train."""
+    return pytest.mark.patience(seconds)

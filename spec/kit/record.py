@@ -1,0 +1,203 @@
+"""Watches every call that a requirement makes: remembers it, and catches what no exercise may do."""
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spec.kit import limit, returns
+from spec.kit.returns import Contract
+from spec.kit.verdict import Misbehaved, NotOffered
+
+
+@dataclass
+class Call:
+    """One call into the implementation, and what came of it."""
+
+    name: str
+    arguments: dict[str, Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass
+class Made:
+    """A module that the implementation built, with the weights that it started from."""
+
+    name: str
+    module: Any
+    start: dict[str, Tensor]
+
+
+@dataclass
+class Log:
+    """What happened in one case of one requirement."""
+
+    calls: list[Call] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
+    case: dict[str, Any] = field(default_factory=dict)
+    body: Callable[..., None] | None = None
+    depth: int = 0
+    seconds: float = limit.CALL_SECONDS
+    weights: list[Made] = field(default_factory=list)  # of another run, to start this run's modules from
+
+    def begin(self, body: Callable[..., None], case: dict[str, Any]) -> None:
+        """Forgets the case before and starts the next."""
+        self.calls, self.made, self.case, self.body, self.depth = [], [], case, body, 0
+
+    def remember(self, name: str, module: nn.Module) -> None:
+        """Keeps the weights that a module starts from, or gives it those of the run that is followed."""
+        index = len(self.made)
+        if index < len(self.weights) and self.weights[index].name == name:
+            module.load_state_dict(self.weights[index].start)
+        start = {key: value.detach().clone() for key, value in module.state_dict().items()} if index < 8 else {}
+        self.made.append(Made(name, module, start))
+
+
+CAPACITY = 400  # calls; a training loop needs no complete memory
+MAY_SEED = {"train"}  # it has a seed among its settings, and resuming restores the random state
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested containers; modules and optimizers change theirs rightly and are left out."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors(item)
+
+
+def _snapshot(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _snapshot(item) for key, item in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_snapshot(item) for item in value)
+    return value
+
+
+class _World:
+    """The global state that belongs to the learner's program, not to an exercise."""
+
+    def __init__(self) -> None:
+        self.seed, self.dtype, self.grad = torch.initial_seed(), torch.get_default_dtype(), torch.is_grad_enabled()
+        self.device = torch.get_default_device()
+
+    def restore(self, keep_seed: bool) -> str:
+        """Puts everything back and says what had been changed."""
+        changed = []
+        if torch.get_default_dtype() != self.dtype:
+            changed.append(f"the default dtype ({self.dtype} became {torch.get_default_dtype()})")
+            torch.set_default_dtype(self.dtype)
+        if torch.initial_seed() != self.seed and not keep_seed:
+            changed.append(f"the global random seed (torch.manual_seed({torch.initial_seed()}) was called)")
+            torch.default_generator.manual_seed(self.seed)
+        if torch.is_grad_enabled() != self.grad:
+            changed.append("whether gradients are recorded (torch.set_grad_enabled)")
+            torch.set_grad_enabled(self.grad)
+        if torch.get_default_device() != self.device:
+            changed.append(f"the default device ({self.device} became {torch.get_default_device()})")
+            torch.set_default_device(self.device)
+        return " and ".join(changed)
+
+
+def guarded(name: str, inside: str, log: Log, work: Callable[[], Any]) -> Any:
+    """Runs `work` under the time limit and restores the world; what it changed there is said by name."""
+    world, clean = _World(), False
+    try:
+        with limit.limit(log.seconds, name, inside):
+            result = work()
+        clean = True
+    except SystemExit as left:
+        raise Misbehaved(
+            f"{name} ends the program: sys.exit() or exit() was called{returns.line_in(left, inside)}"
+        ) from left
+    finally:
+        changed = world.restore(keep_seed=name in MAY_SEED)
+        if changed and clean:
+            raise Misbehaved(f"{name} changes {changed}. That belongs to the program that calls it, not to {name}.")
+    return result
+
+
+def watched(
+    name: str, function: Callable[..., Any], contract: Contract | None, inside: str, log: Log, method: bool = False
+) -> Callable[..., Any]:
+    """The same function under watch; calls that it makes itself are its own business."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if log.depth:
+            return function(*args, **kwargs)
+        given = args[1:] if method else args
+        entry = Call(name, contract.bind(given, kwargs) if contract else dict(kwargs))
+        before = [(key, tensor, tensor._version) for key, value in entry.arguments.items() for tensor in tensors(value)]
+        if len(log.calls) < CAPACITY:
+            log.calls.append(entry)
+        log.depth += 1
+        try:
+            result = guarded(name, inside, log, lambda: function(*args, **kwargs))
+        except BaseException as error:
+            entry.error = error
+            raise
+        finally:
+            log.depth -= 1
+        entry.result = _snapshot(result)
+        for key, tensor, version in before:
+            if tensor._version != version:
+                raise Misbehaved(f"{name} changes its input `{key}` in place. Whoever called it still needs it.")
+        if contract is not None:
+            returns.check(name, contract, entry.arguments, result)
+        return result
+
+    return call
+
+
+def built(
+    name: str, factory: type[Any], watch: dict[str, Contract | None], inside: str, log: Log
+) -> Callable[..., Any]:
+    """The class with its public methods under watch: a subclass, so that deep copies keep working."""
+    methods = {m: watched(f"{name}.{m}", getattr(factory, m), c, inside, log, method=True) for m, c in watch.items()}
+    names = {"__module__": factory.__module__, "__qualname__": factory.__qualname__, "__doc__": factory.__doc__}
+    recorded = types.new_class(factory.__name__, (factory,), exec_body=lambda body: body.update(methods | names))
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        if log.depth:
+            return recorded(*args, **kwargs)
+        log.depth += 1
+        try:
+            made = guarded(f"{name}(…)", inside, log, lambda: recorded(*args, **kwargs))
+        finally:
+            log.depth -= 1
+        if isinstance(made, nn.Module):
+            log.remember(name, made)
+        return made
+
+    return make
+
+
+def offered(
+    name: str, unsupported: frozenset[str], contract: Contract, factory: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same callable, which answers 'not offered' for what the implementation's UNSUPPORTED lists."""
+
+    @functools.wraps(factory, updated=())
+    def make(*args: Any, **kwargs: Any) -> Any:
+        if name in unsupported:
+            raise NotOffered(name)
+        for key, value in contract.bind(args, kwargs).items():
+            listed = {f"{key}={value}", f"{name}.{key}={value}"}
+            if key in contract.signature.parameters and value != contract.signature.parameters[key].default:
+                listed |= {key, f"{name}.{key}"}
+            if hit := sorted(listed & unsupported):
+                raise NotOffered(hit[0])
+        return factory(*args, **kwargs)
+
+    return make if unsupported else factory

@@ -1,0 +1,27 @@
+"""What can become of a requirement besides being met: the exceptions that carry each verdict."""
+
+import pytest
+
+
+class Broken(AssertionError):
+    """The implementation's chapter cannot be imported."""
+
+
+class Misbehaved(AssertionError):
+    """A call did something that no exercise may do: changed an input or the global state, exited, returned nothing."""
+
+
+class Endless(BaseException):
+    """A call did not come back; Hypothesis must not catch and replay it, so it is no Exception."""
+
+
+class NotWritten(NotImplementedError):
+    """The exercise does not exist yet, or its body is still the stub's."""
+
+
+class CannotCheck(pytest.skip.Exception):
+    """A same-weights requirement met parameters with other names."""
+
+
+class NotOffered(Exception):
+    """The implementation lists this option in its UNSUPPORTED."""

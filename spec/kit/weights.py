@@ -1,0 +1,72 @@
+"""Weights by their canonical names: give them, take them, move them off their start."""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spec.kit import draw
+from spec.kit.verdict import CannotCheck
+
+
+def _own_names(module: nn.Module) -> dict[str, str]:
+    """{canonical: own}, from PARAMETERS on the class or in its file."""
+    import sys
+
+    listed = getattr(module, "PARAMETERS", None)
+    if listed is None:
+        listed = getattr(sys.modules.get(type(module).__module__), "PARAMETERS", {})
+    return dict(listed)
+
+
+def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads canonical weights. Raises CannotCheck where the names are others, AssertionError where shapes differ."""
+    names = _own_names(module)
+    own = {names.get(name, name): value for name, value in state.items()}
+    try:
+        left = module.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        if "size mismatch" in str(error):
+            raise AssertionError(_shapes(module, own)) from None
+        raise
+    parameters = dict(module.named_parameters())
+    missing = [name for name in left.missing_keys if name in parameters and name != "head.weight"]
+    unknown = [name for name in left.unexpected_keys if name != "head.weight"]
+    if missing or unknown:
+        raise CannotCheck(_how_to_map(module, missing, unknown))
+
+
+def _shapes(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    mine = module.state_dict()
+    wrong = [
+        f"{name} has shape {tuple(mine[name].shape)}, {tuple(value.shape)} is due"
+        for name, value in state.items()
+        if name in mine and mine[name].shape != value.shape
+    ]
+    return "Parameters have other shapes: " + "; ".join(wrong)
+
+
+def _how_to_map(module: nn.Module, missing: Iterable[str], unknown: Iterable[str]) -> str:
+    yours, due = sorted(missing), sorted(unknown)
+    kind = type(module).__name__
+    return (
+        f"cannot be checked: the parameters of {kind} are named otherwise. Due and not found: {', '.join(due) or 'none'}; "
+        f"found and not known: {', '.join(yours) or 'none'}. Rename them, or map them in the class: "
+        f"PARAMETERS = {{{', '.join(f'{name!r}: …' for name in due[:3]) or '…'}}} (canonical name: own name)."
+    )
+
+
+def random_state(shapes: Mapping[str, tuple[int, ...]], scale: float = 0.3) -> dict[str, Tensor]:
+    """Random weights by canonical name; the same name and shape give the same numbers."""
+    return {name: scale * draw.randn(*shape, key=name) for name, shape in shapes.items()}
+
+
+@torch.no_grad()
+def perturb(module: Any, scale: float = 0.2) -> Any:
+    """Moves every parameter off its start, so that nothing hides behind zeros and ones. Returns the module."""
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=draw.generator("perturb", zlib.crc32(name.encode())))
+        parameter += scale * noise.to(parameter)
+    return module

@@ -1,0 +1,1 @@
+"""Your Transformer: one file a chapter, the bodies are yours to write."""
