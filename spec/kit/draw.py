@@ -161,7 +161,7 @@ def run_case(log: Log, body: Callable[..., None], case: dict[str, Any], impl: An
     """One case from a clean start: nothing of the case before is left, and the random numbers are its own."""
     torch.default_generator.manual_seed(zlib.crc32(repr((body.__qualname__, options.seed)).encode()))
     log.begin(body, case)
-    body(impl, **case)
+    body(impl, **{name: value.clone() if isinstance(value, Tensor) else value for name, value in case.items()})
 
 
 def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,7 +9,7 @@ from types import FrameType
 
 from spec.kit.verdict import Endless
 
-CALL_SECONDS = 20.0  # of computing, not of waiting for a busy machine; a right call takes milliseconds
+CALL_SECONDS = 10.0  # of computing, not of waiting for a busy machine; a right call takes milliseconds
 
 
 def _where(frame: FrameType | None, inside: str) -> str:

@@ -21,6 +21,7 @@ class Call:
     name: str
     arguments: dict[str, Any]
     result: Any = None
+    live: Any = None  # the result with its graph, for the gradients
     error: BaseException | None = None
 
 
@@ -149,7 +150,7 @@ def watched(
             raise
         finally:
             log.depth -= 1
-        entry.result = _snapshot(result)
+        entry.result, entry.live = _snapshot(result), result
         for key, tensor, version in before:
             if tensor._version != version:
                 raise Misbehaved(f"{name} changes its input `{key}` in place. Whoever called it still needs it.")

@@ -165,6 +165,12 @@ def mask_by_query_rows(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: T
 
 
 @instead_of(attention_weights)
+def mask_gets_an_axis_too_many(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """The mask gets an axis of its own (`unsqueeze(1)`), so its queries are read as heads. It broadcasts as it is."""
+    return attention_weights(q, k, None if mask is None else mask.unsqueeze(-3 if mask.ndim > 2 else 1), bias)
+
+
+@instead_of(attention_weights)
 def needs_a_batch_axis(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The batch axis is taken for granted. Leading axes may be none, one or several: use `...` or negative axes."""
     return attention_weights(q.flatten(0, -3), k.flatten(0, -3), mask, bias).reshape(*q.shape[:-1], k.shape[-2])

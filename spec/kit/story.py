@@ -1,0 +1,250 @@
+"""Turns the end of one requirement into what a learner reads; plain data, so that it travels between processes."""
+
+import dataclasses
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spec.kit import catalogue, diagnose, symptom
+from spec.kit.catalogue import Requirement
+from spec.kit.plug import Implementation, line_of
+from spec.kit.returns import size
+from spec.kit.verdict import Broken, CannotCheck, Endless, NotWritten
+
+MET, UNMET, UNWRITTEN, WAITING, UNCHECKED, NOT_OFFERED, SKIPPED = (
+    "met", "unmet", "unwritten", "waiting", "unchecked", "not offered", "skipped",
+)  # fmt: skip
+NOT_COUNTED = (UNCHECKED, NOT_OFFERED, SKIPPED)
+FEW = 30  # numbers that are still read one by one
+
+
+@dataclass
+class Story:
+    """What became of a requirement."""
+
+    chapter: str
+    name: str
+    robust: bool
+    state: str
+    why: str = ""  # one line: the error, what it waits for, why it cannot be checked
+    call: str = ""  # the smallest failing case
+    returned: str = ""
+    expected: str = ""
+    looks_like: list[str] = field(default_factory=list)  # names of mistakes
+    symptoms: list[str] = field(default_factory=list)
+    edit: str = ""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+
+def show(value: Any) -> str:
+    """A value in few words: small tensors in numbers, larger ones in shapes."""
+    if isinstance(value, Tensor):
+        if value.device.type == "meta" or value.numel() > FEW:
+            return size(value)
+        if value.dtype == torch.bool and value.ndim == 2:
+            return picture(value)
+        numbers = str(_round(value.detach().tolist()))
+        return f"{size(value)}: {numbers}" if value.ndim else numbers
+    if isinstance(value, torch.nn.Module | torch.optim.Optimizer):
+        return f"<{type(value).__name__}>"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        inside = ", ".join(show(item) for item in value[:6]) + (", …" if len(value) > 6 else "")
+        return f"({inside})" if isinstance(value, tuple) else f"[{inside}]"
+    text = repr(value)
+    return text if len(text) < 120 else text[:117] + "…"
+
+
+def _round(numbers: Any) -> Any:
+    if isinstance(numbers, list):
+        return [_round(item) for item in numbers]
+    return float(f"{numbers:.4g}") if isinstance(numbers, float) else numbers
+
+
+def picture(seen: Tensor) -> str:
+    """Which position sees which: a row a query, ■ where it looks."""
+    return "\n".join("".join("■ " if cell else "· " for cell in row).rstrip() for row in seen.tolist())
+
+
+def compared(error: BaseException) -> tuple[Any, Any] | None:
+    """What a failing `assert_close(actual, expected)` was given, read off the frames that the error passed."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "assert_close" and "actual" in frame.f_locals:
+            return frame.f_locals["actual"], frame.f_locals["expected"]
+    return None
+
+
+def _own_frame(error: BaseException, impl: Implementation) -> tuple[FrameType, int] | None:
+    """The innermost frame of the implementation's own code that the error passed through."""
+    inside = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename.startswith(impl.home.inside)
+    ]
+    return inside[-1] if inside else None
+
+
+def short(path: Path | str) -> str:
+    """A path as a learner would type it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def edit_place(requirement: Requirement, impl: Implementation, exercise: str | None = None) -> str:
+    """File and line of the exercise to work on."""
+    name = exercise or (requirement.uses[0] if requirement.uses else "")
+    found = catalogue.exercise(name)
+    file = impl.home.file(found.chapter if found else requirement.chapter)
+    return f"{short(file)}:{line_of(file, name)}" if file.exists() else f"{short(file)} (a file to write)"
+
+
+def _unwritten(error: BaseException, requirement: Requirement, impl: Implementation, story: Story) -> None:
+    """Not written yet, or waiting for an exercise of another chapter that is not."""
+    missing = str(error).partition(" ")[0] if isinstance(error, NotWritten) else ""
+    if not missing and (frame := _own_frame(error, impl)):
+        chapter = Path(frame[0].f_code.co_filename).stem
+        names = frame[0].f_code.co_qualname.split(".")
+        missing = names[0] if catalogue.exercise(names[0]) else ""
+        story.edit = f"{short(frame[0].f_code.co_filename)}:{frame[1]}"
+        del chapter
+    found = catalogue.exercise(missing)
+    if found is not None:
+        story.edit = edit_place(requirement, impl, missing)
+    if found is not None and found.chapter != requirement.chapter:
+        story.state, story.why = WAITING, f"waiting for {found.chapter}.{missing}, which is not written yet"
+    else:
+        story.state = UNWRITTEN
+        story.why = f"{missing or (requirement.uses or ('the exercise',))[0]} is not written yet"
+
+
+def tell(requirement: Requirement, impl: Implementation, error: BaseException | None) -> Story:
+    """The story of one requirement that ended with this error, or met."""
+    story = Story(requirement.chapter, requirement.name, requirement.robust, MET)
+    if error is None:
+        return story
+    if isinstance(error, CannotCheck):
+        text = str(error.msg)
+        story.state = NOT_OFFERED if text.startswith("not offered") else UNCHECKED
+        story.why = text
+        return story
+    if isinstance(error, NotImplementedError):
+        _unwritten(error, requirement, impl, story)
+        return story
+    story.state, story.edit = UNMET, edit_place(requirement, impl)
+    if isinstance(error, Broken):
+        story.why = str(error)
+        where = story.why.split(": ")[0]
+        story.edit = short(where) if ":" in where else story.edit
+        return story
+    _failure(error, requirement, impl, story)
+    return story
+
+
+def _failure(error: BaseException, requirement: Requirement, impl: Implementation, story: Story) -> None:
+    pair, calls = compared(error), impl.log.calls
+    if calls:
+        last = calls[-1]
+        arguments = ", ".join(f"{name} = {_inline(value)}" for name, value in last.arguments.items())
+        story.call = f"{last.name}({arguments})"
+    crash = bool(calls) and calls[-1].error is error
+    if crash or isinstance(error, Endless):
+        frame = _own_frame(error, impl)
+        if frame:
+            story.edit = f"{short(frame[0].f_code.co_filename)}:{frame[1]}"
+        story.why = (
+            str(error) if isinstance(error, Endless | AssertionError) else f"{type(error).__name__}: {_first(error)}"
+        )
+    elif pair:
+        story.returned, story.expected, story.why = _both(pair, error)
+    else:
+        story.why = _first(error)
+        if calls and calls[-1].result is not None:
+            story.returned = show(calls[-1].result)
+    if not isinstance(error, Endless):
+        story.looks_like = diagnose.explain(requirement, impl.log)
+    if pair and not story.looks_like and all(isinstance(each, Tensor) for each in pair):
+        story.symptoms = symptom.read(*pair, _sizes(impl))
+
+
+def _inline(value: Any) -> str:
+    return size(value) if isinstance(value, Tensor) and (value.ndim > 1 or value.numel() > 12) else show(value)
+
+
+def _first(error: BaseException) -> str:
+    """The first lines of a message, without pytest's and Hypothesis's own additions."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("Falsifying", "You can reproduce"))]
+    return "\n".join(kept[:3])
+
+
+def _both(pair: tuple[Any, Any], error: BaseException) -> tuple[str, str, str]:
+    actual, expected = pair
+    if isinstance(actual, Tensor) and isinstance(expected, Tensor):
+        if actual.shape != expected.shape:
+            return size(actual), size(expected), "The shapes differ."
+        if actual.numel() > FEW and actual.dtype == expected.dtype and actual.dtype != torch.bool:
+            return _where(actual, expected)
+        if actual.dtype != expected.dtype:
+            return f"{actual.dtype}", f"{expected.dtype}", "The dtypes differ."
+    return show(actual), show(expected), "" if isinstance(actual, Tensor) else _first(error)
+
+
+def _where(actual: Tensor, expected: Tensor) -> tuple[str, str, str]:
+    a, b = actual.detach(), expected.detach()
+    apart = (~torch.isclose(a, b, atol=1e-5, rtol=1e-4)).nonzero()
+    if not len(apart):
+        return size(a), size(b), ""
+    first = tuple(apart[0].tolist())
+    row = first[:-1]
+    return (
+        f"{size(a)}, at {list(row)}: {_round(a[row][:8].tolist())}",
+        f"{size(b)}, at {list(row)}: {_round(b[row][:8].tolist())}",
+        f"{len(apart)} of {a.numel()} numbers differ, the first at {list(first)}.",
+    )
+
+
+def _sizes(impl: Implementation) -> dict[str, int]:
+    """The numbers of the case by name: the axes of the last call's arguments, and its whole numbers."""
+    if not impl.log.calls:
+        return {}
+    call = impl.log.calls[-1]
+    found = catalogue.exercise(call.name.partition(".")[0])
+    sizes: dict[str, int] = {}
+    for made in impl.log.case.items():
+        if type(made[1]) is int:
+            sizes[made[0]] = made[1]
+    for name, value in call.arguments.items():
+        if type(value) is int:
+            sizes[name] = value
+        hint = found.contract.hints.get(name) if found and not found.is_class else None
+        if isinstance(value, Tensor) and hasattr(hint, "dim_str"):
+            axes = [axis for axis in hint.dim_str.split() if axis.isidentifier()]
+            sizes |= dict(zip(reversed(axes), reversed(value.shape), strict=False))
+    return sizes
+
+
+__all__ = [
+    "MET",
+    "NOT_COUNTED",
+    "NOT_OFFERED",
+    "SKIPPED",
+    "UNCHECKED",
+    "UNMET",
+    "UNWRITTEN",
+    "WAITING",
+    "Story",
+    "TracebackType",
+    "tell",
+]

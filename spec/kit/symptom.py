@@ -1,0 +1,112 @@
+"""Reads what a wrong result has in common with the right one, where no known mistake explains it."""
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def read(returned: Tensor, expected: Tensor, sizes: Mapping[str, int]) -> list[str]:
+    """One sentence for each thing that is seen; `sizes` names the numbers of the case, like d_k = 3."""
+    if not returned.dtype.is_floating_point or not expected.dtype.is_floating_point:
+        return []
+    mine, due = returned.detach().double(), expected.detach().double()
+    found = [_not_a_number(mine, due), _permuted(mine, due)]
+    if mine.shape == due.shape and mine.isfinite().all() and due.isfinite().all():
+        if _close(mine, due) and returned.dtype != expected.dtype:
+            found.append(f"The values are right; the dtype is {returned.dtype} and {expected.dtype} is due.")
+        elif not _close(mine, due):
+            found += [_factor(mine, due, sizes), _scores_factor(mine, due, sizes), _sums(mine, due), _rows(mine, due)]
+    return [sentence for sentence in found if sentence]
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, atol=1e-6, rtol=1e-4)
+
+
+def _not_a_number(mine: Tensor, due: Tensor) -> str:
+    bad = (~mine.isfinite()).nonzero()
+    if not len(bad) or not due.isfinite().all():
+        return ""
+    return f"{len(bad)} of {mine.numel()} numbers are NaN or infinite, the first at {bad[0].tolist()}."
+
+
+def _permuted(mine: Tensor, due: Tensor) -> str:
+    if mine.ndim != due.ndim or not 2 <= due.ndim <= 4:
+        return ""
+    for order in itertools.permutations(range(due.ndim)):
+        moved = due.permute(order)
+        if (
+            list(order) != sorted(order)
+            and moved.shape == mine.shape
+            and _close(mine, moved)
+            and not _close(due, due.permute(order) if moved.shape == due.shape else due + 1)
+        ):
+            return f"The numbers are right, the axes are swapped: yours is what is due with its axes in the order {list(order)}."
+    if mine.numel() == due.numel() and mine.shape == due.shape and not _close(mine, due):
+        a, b = mine.flatten().sort().values, due.flatten().sort().values
+        if _close(a, b) and b.unique().numel() > 3:
+            return "All the right numbers are there, in other places: was a view taken where a transpose is due?"
+    return ""
+
+
+def _named(factor: float, sizes: Mapping[str, int]) -> str:
+    for name, size in sizes.items():
+        if size > 1:
+            for word, value in ((name, float(size)), (f"√{name}", math.sqrt(size))):
+                if math.isclose(factor, value, rel_tol=1e-3):
+                    return f"{factor:.4g}, which is {word}"
+                if math.isclose(factor, 1 / value, rel_tol=1e-3):
+                    return f"{factor:.4g}, which is 1/{word}"
+    return f"{factor:.4g}"
+
+
+def _constant(ratio: Tensor) -> float | None:
+    if ratio.numel() < 2 or not ratio.isfinite().all():
+        return None
+    middle = float(ratio.median())
+    return middle if bool(((ratio - middle).abs() < 1e-3 * abs(middle) + 1e-9).all()) and abs(middle) > 1e-6 else None
+
+
+def _factor(mine: Tensor, due: Tensor, sizes: Mapping[str, int]) -> str:
+    strong = due.abs() > 1e-4
+    factor = _constant(mine[strong] / due[strong]) if strong.any() else None
+    return "" if factor is None else f"The result is right up to a factor of {_named(factor, sizes)}."
+
+
+def _scores_factor(mine: Tensor, due: Tensor, sizes: Mapping[str, int]) -> str:
+    ones = torch.ones(mine.shape[:-1], dtype=torch.double)
+    if mine.ndim < 1 or not all(_close(each.sum(-1), ones) and (each > 1e-9).all() for each in (mine, due)):
+        return ""
+    logs = [each.log() - each.log().mean(-1, keepdim=True) for each in (mine, due)]
+    strong = logs[1].abs() > 1e-3
+    factor = _constant(logs[0][strong] / logs[1][strong]) if strong.any() else None
+    return "" if factor is None else f"Your scores are those that are due times {_named(factor, sizes)}."
+
+
+def _sums(mine: Tensor, due: Tensor) -> str:
+    if due.ndim < 2 or not _close(due.sum(-1), torch.ones(due.shape[:-1], dtype=torch.double)):
+        return ""
+    names = {-2: "over the queries", 0: "over the first axis"}
+    for axis, name in names.items():
+        if mine.shape[axis] > 1 and _close(mine.sum(axis), torch.ones(mine.sum(axis).shape, dtype=torch.double)):
+            return f"Your weights sum to one {name}; they must do so over the keys."
+    return ""
+
+
+def _rows(mine: Tensor, due: Tensor) -> str:
+    if due.ndim < 2 or due.shape[-2] < 2:
+        return ""
+    wrong = (
+        ~(mine - due).abs().flatten(0, -3).amax(0).amax(-1).lt(1e-5 + 1e-4 * due.abs().max())
+        if due.ndim > 2
+        else ~(mine - due).abs().amax(-1).lt(1e-5)
+    )
+    if not wrong.any() or wrong.all():
+        return ""
+    right = [str(i) for i in (~wrong).nonzero().flatten().tolist()]
+    if wrong[:-1].all() and not wrong[-1]:
+        return "Only the last position is right: do earlier ones see the future?"
+    return f"Positions {', '.join(right)} are right; {', '.join(str(i) for i in wrong.nonzero().flatten().tolist())} are not."
