@@ -231,7 +231,7 @@ def test_hidden_keys_get_no_gradient(impl: Attention, q: Tensor, k: Tensor, v: T
 
 
 @rejects("scales_q_in_place", "mask_gets_an_axis_too_many", "needs_a_batch_axis", "transposes_fixed_axes")
-@for_all(q="batch heads query d_k", k="batch heads key d_k", v="batch heads key d_v", mask=booleans("query key"))
+@for_all(q="batch heads query d_k", k="batch heads key d_k", v="batch heads key d_v", mask=booleans("heads query key"))
 def test_masks_broadcast(impl: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> None:
     """A mask broadcasts against (*batch, query, key): one picture serves every batch element and head.
 
@@ -240,9 +240,9 @@ def test_masks_broadcast(impl: Attention, q: Tensor, k: Tensor, v: Tensor, mask:
     Hint: `masked_fill` broadcasts by itself; do not repeat, slice or reshape the mask.
     """
     mask = mask | (torch.arange(k.shape[-2]) == 0)
-    assert_close(impl.attention(q, k, v, mask), impl.attention(q, k, v, mask.expand(*q.shape[:-1], -1)))
-    row = mask[:1]
-    assert_close(impl.attention(q, k, v, row), impl.attention(q, k, v, row.expand(*q.shape[:-1], -1)))
+    for narrow in (mask, mask[0], mask[:1], mask[0, :1]):
+        wide = narrow.expand(*q.shape[:-1], -1)
+        assert_close(impl.attention(q, k, v, narrow), impl.attention(q, k, v, wide))
 
 
 @rejects("query_order_lost")

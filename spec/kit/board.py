@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console, Group, RenderableType
@@ -43,7 +43,7 @@ class Screen:
         """Keeps the story, and moves the progress line."""
         for key, value in report.user_properties:
             if key == "attest" and report.when in ("call", "setup"):
-                self.stories.append(Story(**value))
+                self.stories.append(Story(**cast(dict[str, Any], value)))
                 self._advance(self.stories[-1])
 
     def _advance(self, story: Story) -> None:
@@ -167,6 +167,14 @@ def suspected(story: Story, others: Sequence[Story] = ()) -> list[str]:
 
 def _next(story: Story, stories: Sequence[Story], config: pytest.Config) -> RenderableType:
     requirement = catalogue.requirements(story.chapter)[story.name]
+    if story.broken:
+        head = (("Next  ", "dim"), (f"{story.chapter} cannot be imported", "bold"))
+        return Group(
+            Text.assemble(*head),
+            "",
+            Padding(Text(story.why, "red"), (0, 0, 1, 6)),
+            Text.assemble(("Edit  ", "dim"), (story.edit, "cyan")),
+        )
     parts: list[RenderableType] = [Text.assemble(("Next  ", "dim"), (requirement.id, "bold")), ""]
     parts += [Padding(body, (0, 0, 0, 6)) for body in _body(requirement, story, stories)]
     command = f"pytest --impl={config.option.impl}"
@@ -186,7 +194,7 @@ def _body(requirement: Requirement, story: Story, stories: Sequence[Story] = ())
         body += ["", Text(" ".join(requirement.why.split()))]
     body.append("")
     if story.state in (UNWRITTEN, WAITING):
-        return [*body, Text(story.why[0].upper() + story.why[1:] + ".", "yellow"), ""]
+        return [*body, Text(story.why, "yellow"), ""]
     case = _case(story)
     if case is not None:
         body += [case, ""]

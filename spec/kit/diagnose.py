@@ -1,11 +1,12 @@
 """Names the mistake: the one that gives the learner's result on every call of the case, where the right answer differs.
 
-The failing case runs again with each mistake as the implementation, its modules loaded with the learner's weights. A
-mistake is named only if it agrees with all of the learner's calls, in value and gradient, and fails the requirement too.
+The requirement's cases run again with each mistake as the implementation, its modules loaded with the learner's
+weights. A mistake is named only if it agrees with all of the learner's calls, in value and gradient, and fails as well.
 """
 
+import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from torch import Tensor, nn
 from spec.kit import catalogue, draw
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
-from spec.kit.record import Call, Log, tensors
+from spec.kit.record import Call, Made, tensors
 
 SECONDS = 3.0  # for one call of a mistake; what takes longer is not compared
+OTHER_CASES = 6  # besides the smallest one that fails
+
+Body = Callable[..., None]
+Case = dict[str, Any]
 
 
 def same(mine: Any, theirs: Any) -> bool:
@@ -51,7 +56,7 @@ def gradients(call: Call) -> list[Tensor | None] | None:
         return [None] * len(wanted)
     try:
         weighed = [(out * draw.randn(*out.shape, key="gradients").to(out)).sum() for out in results]
-        return list(torch.autograd.grad(sum(weighed), wanted, retain_graph=True, allow_unused=True))
+        return list(torch.autograd.grad(torch.stack(weighed).sum(), wanted, retain_graph=True, allow_unused=True))
     except RuntimeError:
         return None
 
@@ -71,24 +76,37 @@ def explains(mine: Iterable[Call], theirs: list[Call]) -> bool:
     return len(theirs) >= len(mine) and all(map(agree, mine, theirs))
 
 
+@contextlib.contextmanager
+def _graphs_are_kept() -> Iterator[None]:
+    """A requirement that differentiates frees the graph; the diagnosis still has to ask it."""
+    grad, backward = torch.autograd.grad, Tensor.backward
+    torch.autograd.grad = functools.partial(grad, retain_graph=True)
+    Tensor.backward = functools.partialmethod(backward, retain_graph=True)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.grad, Tensor.backward = grad, backward  # type: ignore[method-assign]
+
+
 @functools.cache
 def _suspect(name: str) -> Implementation:
     return Implementation(name, Path.cwd())
 
 
-def rerun(name: str, log: Log) -> tuple[list[Call], BaseException | None]:
-    """The calls of the same case in another implementation, which starts from the same weights."""
-    other = _suspect(name)
-    other.log.weights, other.log.seconds = log.made, SECONDS
-    ended: BaseException | None = None
+def rerun(impl: Implementation, body: Body, case: Case, weights: list[Made]) -> tuple[list[Call], bool]:
+    """The calls of a case in an implementation that starts from these weights, and whether the case fails."""
+    impl.log.weights, usual = weights, impl.log.seconds
+    impl.log.seconds = min(SECONDS, usual)
+    failed = False
     try:
-        assert log.body is not None
-        draw.run_case(other.log, log.body, log.case, other)
+        draw.run_case(impl.log, body, case, impl)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
-        ended = error
-    return other.log.calls, ended
+    except BaseException:
+        failed = True
+    finally:
+        impl.log.weights, impl.log.seconds = [], usual
+    return impl.log.calls, failed
 
 
 def suspects(requirement: Requirement) -> list[str]:
@@ -97,15 +115,29 @@ def suspects(requirement: Requirement) -> list[str]:
     return list(dict.fromkeys([*(name for name in requirement.rejects if name in chapter), *chapter]))
 
 
-def explain(requirement: Requirement, log: Log) -> list[str]:
-    """The names of the mistakes that explain what was recorded; empty where none does."""
-    if not log.calls or log.body is None or any(isinstance(m.module, nn.Module) and not m.start for m in log.made):
+def explain(requirement: Requirement, impl: Implementation) -> list[str]:
+    """The names of the mistakes that explain every call of every case that was drawn; empty where none does."""
+    log = impl.log
+    if not log.calls or log.body is None or impl.name.startswith("reference"):
         return []
     try:
-        right, _ = rerun("reference", log)
-        if explains(log.calls, right):
-            return []
-        runs = ((name, *rerun(f"mistake:{name}", log)) for name in suspects(requirement))
-        return [name for name, calls, ended in runs if ended is not None and explains(log.calls, calls)]
+        with _graphs_are_kept():
+            return _explain(requirement, impl, log.body, [log.case, *log.cases[:OTHER_CASES]])
     except Exception:  # a diagnosis that breaks is none; the verdict stands without it
         return []
+
+
+def _explain(requirement: Requirement, impl: Implementation, body: Body, cases: list[Case]) -> list[str]:
+    left, wrong_somewhere = suspects(requirement), False
+    for number, case in enumerate(cases):
+        mine, _ = rerun(impl, body, case, [])
+        made = impl.log.made
+        if any(isinstance(each.module, nn.Module) and not each.start for each in made):
+            return []
+        right, _ = rerun(_suspect("reference"), body, case, made)
+        wrong_somewhere |= not explains(mine, right)
+        runs = {name: rerun(_suspect(f"mistake:{name}"), body, case, made) for name in left}
+        left = [name for name, (calls, failed) in runs.items() if explains(mine, calls) and (failed or number)]
+        if not left:
+            break
+    return left if wrong_somewhere else []

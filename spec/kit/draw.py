@@ -175,6 +175,7 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
         def test(impl: Any, **fixtures: Any) -> None:
+            impl.log.cases = []
             missing: list[str] = []
             ran: list[bool] = []
 
@@ -187,7 +188,7 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
 
             phases = [Phase.generate, Phase.shrink] if options.shrink else [Phase.generate]
             count = examples or options.examples
-            example.__qualname__ = example.__name__ = body.__qualname__
+            example.__name__ = body.__name__  # Hypothesis derives its choices from it
             quiet = settings(
                 max_examples=count, phases=phases, deadline=None, derandomize=options.seed == 0, database=None,
                 report_multiple_bugs=False, verbosity=Verbosity.quiet, suppress_health_check=list(HealthCheck),

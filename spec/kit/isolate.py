@@ -23,9 +23,11 @@ from spec.kit import catalogue, limit, story
 from spec.kit.board import plain
 from spec.kit.plug import Implementation
 
+GONE, HUNG = "gone", "hung"
+
 
 def register(config: pytest.Config) -> None:
-    """Isolates where it can be done: with fork, without a debugger, and not inside xdist, which has workers of its own."""
+    """Isolates where it can be done: with fork, without a debugger, and outside xdist, which has its own workers."""
     parallel = hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None)
     debugged = config.option.usepdb or getattr(config.option, "trace", False) or sys.gettrace() is not None
     if hasattr(os, "fork") and not parallel and not debugged:
@@ -71,6 +73,7 @@ class _Child:
         """In the child: runs items and sends their reports; never returns."""
         status = 1
         try:
+            faulthandler.enable(self.traces)
             faulthandler.register(signal.SIGUSR1, self.traces, all_threads=False)
             items = self.session.items
             with os.fdopen(writer, "wb") as pipe:
@@ -89,9 +92,9 @@ class _Child:
         number = self.start
         while True:
             item = self.session.items[number]
-            message = self._receive(2 * _patience(item) + 10)
-            if message is None:
-                self._lost(item)
+            message = self._receive(limit.pace * (2 * _patience(item) + 10))
+            if not isinstance(message, tuple):
+                self._lost(item, message)
                 return number + 1
             kind, content = message
             if kind == "start":
@@ -107,13 +110,13 @@ class _Child:
                 return number
 
     def _receive(self, seconds: float) -> Any:
-        """The next message; None when the child is gone, or silent for longer than any time limit allows."""
+        """The next message; GONE when the child has ended, HUNG when it is silent for longer than its limits allow."""
         try:
             if not select.select([self.pipe], [], [], seconds)[0]:
-                return None
+                return HUNG
             head = self.pipe.read(8)
             if len(head) < 8:
-                return None
+                return GONE
             return pickle.loads(self.pipe.read(struct.unpack("<Q", head)[0]))
         except KeyboardInterrupt:
             os.kill(self.pid, signal.SIGKILL)
@@ -130,19 +133,18 @@ class _Child:
             os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
-    def _lost(self, item: pytest.Item) -> None:
+    def _lost(self, item: pytest.Item, how: str) -> None:
         """Reports the item during which the child died or hung."""
-        gone, status = os.waitpid(self.pid, os.WNOHANG)
-        if gone:
-            what = "ended the whole process" + (
-                f" (signal {signal.Signals(os.WTERMSIG(status)).name})" if os.WIFSIGNALED(status)
-                else f" (os._exit({os.WEXITSTATUS(status)}))"
-            )  # fmt: skip
+        if how == GONE:
+            _, status = os.waitpid(self.pid, 0)
+            cause = f"signal {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else "os._exit"
+            what = f"ended the whole process ({cause})"
         else:
-            os.kill(self.pid, signal.SIGUSR1)
+            os.kill(self.pid, signal.SIGUSR1)  # writes its Python stack, even from inside C
             select.select([], [], [], 0.5)
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+            limit.pace = limit.HURRIED
             what = "did not come back, from inside a single call that Python cannot interrupt"
         self.traces.seek(0)
         report = _failed(item, what, self.traces.read().decode(errors="replace"))

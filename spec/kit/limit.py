@@ -10,6 +10,14 @@ from types import FrameType
 from spec.kit.verdict import Endless
 
 CALL_SECONDS = 10.0  # of computing, not of waiting for a busy machine; a right call takes milliseconds
+HURRIED = 0.2
+
+pace = 1.0  # less once something was endless: the next requirements that meet it are not waited for as long
+
+
+def _hurry() -> None:
+    global pace
+    pace = HURRIED
 
 
 def _where(frame: FrameType | None, inside: str) -> str:
@@ -23,13 +31,15 @@ def _where(frame: FrameType | None, inside: str) -> str:
 @contextlib.contextmanager
 def limit(seconds: float, what: str, inside: str = "") -> Iterator[None]:
     """Raises Endless when the block computes for longer than `seconds`; `inside` is the folder to name a line of."""
-    message = f"{what} did not come back after {seconds:g} seconds of computing: is there an endless loop?"
+    seconds *= pace
+    message = f"{what} did not come back after {seconds:g} seconds of computing{{}}. Is there an endless loop?"
     if threading.current_thread() is not threading.main_thread():
         yield
     elif hasattr(signal, "SIGPROF"):
 
         def expired(_number: int, frame: FrameType | None) -> None:
-            raise Endless(message + _where(frame, inside))
+            _hurry()
+            raise Endless(message.format(_where(frame, inside)))
 
         before = signal.signal(signal.SIGPROF, expired)
         signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -50,6 +60,7 @@ def limit(seconds: float, what: str, inside: str = "") -> Iterator[None]:
         try:
             yield
         except Endless as planted:
-            raise Endless(message) from planted
+            _hurry()
+            raise Endless(message.format("")) from planted
         finally:
             timer.cancel()

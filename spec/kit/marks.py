@@ -15,12 +15,14 @@ def rejects(*names: str) -> Callable[[Test], Test]:
 
 def robust(test: Test) -> Test:
     """The second level: what only a careful engineer's version meets."""
-    return pytest.mark.robust(test)
+    marked: Test = pytest.mark.robust(test)
+    return marked
 
 
 def same_weights(test: Test) -> Test:
     """Compares under equal parameters, so it needs the canonical parameter names."""
-    return pytest.mark.same_weights(test)
+    marked: Test = pytest.mark.same_weights(test)
+    return marked
 
 
 def patience(seconds: float) -> Callable[[Test], Test]:

@@ -5,6 +5,7 @@ learner's is imported before a requirement asks for it, so an error there fails 
 """
 
 import ast
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -17,10 +18,9 @@ from types import ModuleType
 from typing import Any
 
 from spec import CHAPTERS
-from spec.kit import catalogue, limit
+from spec.kit import catalogue
 from spec.kit.catalogue import ROOT, Exercise
 from spec.kit.record import Log, built, guarded, offered, watched
-from spec.kit.returns import line_in
 from spec.kit.verdict import Broken, Endless, NotWritten
 
 
@@ -99,7 +99,7 @@ class _Finder:
 
 
 _FOUND: dict[str, importlib.machinery.ModuleSpec] = {}
-sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+sys.meta_path.insert(0, _Finder)
 
 
 @functools.cache
@@ -174,8 +174,6 @@ def _taken(name: str) -> bool:
 
 
 def _no_place(name: str) -> str:
-    import difflib
-
     here = sorted(
         p.name for p in ROOT.iterdir() if p.is_dir() and (p / "attention.py").exists() and p.name not in ("spec",)
     )
@@ -183,20 +181,16 @@ def _no_place(name: str) -> str:
     return (
         f"--impl={name}: there is no such implementation.{f' Did you mean {close[0]}?' if close else ''}\n"
         f"  Here are: {', '.join(here)}.\n"
-        "  A folder or a single file is named by its path (./my_folder, ./my_file.py), an installed module by its dotted\n"
+        "  A folder or a file is named by its path (./my_folder, ./my_file.py), an installed module by its dotted\n"
         "  name, a known mistake as mistake:NAME (`pytest --mistakes` lists them), and a+b takes what a lacks from b."
     )
 
 
 def _no_mistake(name: str) -> str:
-    import difflib
-
     known = [mistake for chapter in CHAPTERS for mistake in catalogue.mistakes(chapter)]
-    close = difflib.get_close_matches(name, known, 3)
-    return (
-        f"--impl=mistake:{name}: there is no mistake of that name.{f' Did you mean {chr(32).join(close)}?' if close else ''}\n"
-        "  `pytest --mistakes` lists them all."
-    )
+    close = " or ".join(difflib.get_close_matches(name, known, 3))
+    meant = f" Did you mean {close}?" if close else ""
+    return f"--impl=mistake:{name}: there is no mistake of that name.{meant}\n  `pytest --mistakes` lists them all."
 
 
 class Implementation:
@@ -305,6 +299,3 @@ def _import_story(error: BaseException, source: Place, chapter: str) -> str:
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(source.inside)]
     place = f"{lines[-1].filename}:{lines[-1].lineno}" if lines else str(where)
     return f"{place}: {type(error).__name__}: {error}" if not isinstance(error, AssertionError) else f"{where}: {error}"
-
-
-__all__ = ["Implementation", "Place", "UnknownPlace", "limit", "line_in", "line_of", "place"]

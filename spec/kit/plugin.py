@@ -1,6 +1,5 @@
 """The pytest hooks: `--impl`, the levels, the order, and the reports that the learner's screen is made of."""
 
-import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("attest", "the specification")
     group.addoption(
         "--impl", metavar="PLACE",
-        help="what to test: reference, student, a dotted module, a folder, a .py file, mistake:NAME; a+b takes what a has not written from b",
+        help="what to test: reference, student, a dotted module, a folder, a .py file, mistake:NAME; "
+        "a+b takes what a has not written from b",
     )  # fmt: skip
     group.addoption(
         "--level",
@@ -130,9 +130,11 @@ def corpus(request: pytest.FixtureRequest) -> str:
     from spec.kit import corpus as works
 
     try:
-        return works.text(request.config.option.corpus or os.environ.get("ATTEST_CORPUS"))
-    except works.NotAtHand as missing:
+        return works.text(request.config.option.corpus)
+    except works.NoCorpus as missing:
         pytest.skip(str(missing))
+    except works.WrongCorpus as wrong:
+        pytest.fail(str(wrong), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,10 +1,13 @@
 """Looks into a computation from outside: who sees whom, what moves what."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+
+from spec.kit.verdict import Broken, Misbehaved
 
 
 def who_sees_whom(layer: Callable[[Tensor], Tensor], x: Tensor) -> Bool[Tensor, "query key"]:
@@ -44,8 +47,41 @@ def refuses(call: Callable[[], object], *numbers: int) -> bool:
     """Whether the call ends in a clear error: any exception but NotImplementedError, its message naming the numbers."""
     try:
         call()
-    except NotImplementedError:
+    except (NotImplementedError, Broken, Misbehaved):
         raise
     except Exception as error:
         return all(str(number) in str(error) for number in numbers)
     return False
+
+
+def history(out: Tensor) -> set[object]:
+    """Every step of the computation that autograd remembers behind a tensor."""
+    found: set[object] = set()
+    waiting = [out.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is not None and step not in found:
+            found.add(step)
+            waiting += [before for before, _ in step.next_functions]
+    return found
+
+
+def leaves(out: Tensor) -> set[Tensor]:
+    """The tensors that a gradient of `out` is collected in."""
+    return {step.variable for step in history(out) if hasattr(step, "variable")}
+
+
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file can grow beyond `room` bytes inside, whoever writes it; where the system has no such limit, it can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        yield
+        return
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))

@@ -13,6 +13,8 @@ from spec.kit import limit, returns
 from spec.kit.returns import Contract
 from spec.kit.verdict import Misbehaved, NotOffered
 
+CAPACITY = 400  # calls; a training loop needs no complete memory
+
 
 @dataclass
 class Call:
@@ -41,6 +43,7 @@ class Log:
     calls: list[Call] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
     case: dict[str, Any] = field(default_factory=dict)
+    cases: list[dict[str, Any]] = field(default_factory=list)  # all of the requirement, in the order of drawing
     body: Callable[..., None] | None = None
     depth: int = 0
     seconds: float = limit.CALL_SECONDS
@@ -49,6 +52,8 @@ class Log:
     def begin(self, body: Callable[..., None], case: dict[str, Any]) -> None:
         """Forgets the case before and starts the next."""
         self.calls, self.made, self.case, self.body, self.depth = [], [], case, body, 0
+        if case and len(self.cases) < CAPACITY:
+            self.cases.append(case)
 
     def remember(self, name: str, module: nn.Module) -> None:
         """Keeps the weights that a module starts from, or gives it those of the run that is followed."""
@@ -59,7 +64,6 @@ class Log:
         self.made.append(Made(name, module, start))
 
 
-CAPACITY = 400  # calls; a training loop needs no complete memory
 MAY_SEED = {"train"}  # it has a seed among its settings, and resuming restores the random state
 
 
@@ -124,8 +128,14 @@ def guarded(name: str, inside: str, log: Log, work: Callable[[], Any]) -> Any:
     finally:
         changed = world.restore(keep_seed=name in MAY_SEED)
         if changed and clean:
-            raise Misbehaved(f"{name} changes {changed}. That belongs to the program that calls it, not to {name}.")
+            raise Misbehaved(f"{name} changes {changed}. That belongs to the program, not to one of its parts.")
     return result
+
+
+def _unchanged(name: str, before: list[tuple[str, Tensor, int]]) -> None:
+    for key, tensor, version in before:
+        if tensor._version != version:
+            raise Misbehaved(f"{name} changes its input `{key}` in place. Whoever called it still needs it.")
 
 
 def watched(
@@ -151,11 +161,13 @@ def watched(
         finally:
             log.depth -= 1
         entry.result, entry.live = _snapshot(result), result
-        for key, tensor, version in before:
-            if tensor._version != version:
-                raise Misbehaved(f"{name} changes its input `{key}` in place. Whoever called it still needs it.")
-        if contract is not None:
-            returns.check(name, contract, entry.arguments, result)
+        try:
+            _unchanged(name, before)
+            if contract is not None:
+                returns.check(name, contract, entry.arguments, result)
+        except Misbehaved as error:
+            entry.error = error
+            raise
         return result
 
     return call

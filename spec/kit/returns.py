@@ -118,10 +118,10 @@ def _one(name: str, promised: Any, value: Any, sizes: dict[str, Any]) -> None:
         raise Misbehaved(f"{name} returned {_what(value)}; a tensor ({dims}) is due.")
     known = dict(sizes)
     if not _fits(tuple(value.shape), dims, known):
-        due = " × ".join(str(sizes.get(axis, axis)) for axis in dims.split())
-        raise Misbehaved(
-            f"{name} returned a tensor of shape {size(value)}; ({dims or 'a single number'}) is due{f', that is {due}' if dims else ''}."
-        )
+        known_sizes = (sizes.get(axis, axis) for axis in dims.split())
+        due = " × ".join(" × ".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in known_sizes)
+        wanted = f"({dims}) is due, that is {due}" if dims else "a single number is due"
+        raise Misbehaved(f"{name} returned a tensor of shape {size(value)}; {wanted}.")
     kind = promised.__name__.split("[")[0]
     if kind in ("Bool", "Float", "Int") and _kind(value) != kind:
         words = {"Bool": "True and False", "Float": "floating-point numbers", "Int": "integers"}

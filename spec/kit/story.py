@@ -4,7 +4,7 @@ import dataclasses
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from spec.kit import catalogue, diagnose, symptom
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation, line_of
 from spec.kit.returns import size
-from spec.kit.verdict import Broken, CannotCheck, Endless, NotWritten
+from spec.kit.verdict import Broken, CannotCheck, Endless, Misbehaved, NotWritten
 
 MET, UNMET, UNWRITTEN, WAITING, UNCHECKED, NOT_OFFERED, SKIPPED = (
     "met", "unmet", "unwritten", "waiting", "unchecked", "not offered", "skipped",
@@ -38,6 +38,7 @@ class Story:
     looks_like: list[str] = field(default_factory=list)  # names of mistakes
     symptoms: list[str] = field(default_factory=list)
     edit: str = ""
+    broken: bool = False  # the file cannot even be imported
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,7 +60,9 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        inside = ", ".join(show(item) for item in value[:6]) + (", …" if len(value) > 6 else "")
+        inside = ", ".join(size(item) if isinstance(item, Tensor) else show(item) for item in value[:6]) + (
+            ", …" if len(value) > 6 else ""
+        )
         return f"({inside})" if isinstance(value, tuple) else f"[{inside}]"
     text = repr(value)
     return text if len(text) < 120 else text[:117] + "…"
@@ -88,7 +91,8 @@ def _own_frame(error: BaseException, impl: Implementation) -> tuple[FrameType, i
     """The innermost frame of the implementation's own code that the error passed through."""
     inside = [
         (frame, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
+        for cause in (error.__cause__, error)
+        for frame, line in traceback.walk_tb(cause.__traceback__ if cause else None)
         if frame.f_code.co_filename.startswith(impl.home.inside)
     ]
     return inside[-1] if inside else None
@@ -114,19 +118,17 @@ def _unwritten(error: BaseException, requirement: Requirement, impl: Implementat
     """Not written yet, or waiting for an exercise of another chapter that is not."""
     missing = str(error).partition(" ")[0] if isinstance(error, NotWritten) else ""
     if not missing and (frame := _own_frame(error, impl)):
-        chapter = Path(frame[0].f_code.co_filename).stem
         names = frame[0].f_code.co_qualname.split(".")
         missing = names[0] if catalogue.exercise(names[0]) else ""
         story.edit = f"{short(frame[0].f_code.co_filename)}:{frame[1]}"
-        del chapter
     found = catalogue.exercise(missing)
     if found is not None:
         story.edit = edit_place(requirement, impl, missing)
     if found is not None and found.chapter != requirement.chapter:
-        story.state, story.why = WAITING, f"waiting for {found.chapter}.{missing}, which is not written yet"
+        story.state, story.why = WAITING, f"Waiting for {found.chapter}.{missing}, which is not written yet."
     else:
         story.state = UNWRITTEN
-        story.why = f"{missing or (requirement.uses or ('the exercise',))[0]} is not written yet"
+        story.why = f"Not written yet: {missing or (requirement.uses or ('the exercise',))[0]}."
 
 
 def tell(requirement: Requirement, impl: Implementation, error: BaseException | None) -> Story:
@@ -144,7 +146,7 @@ def tell(requirement: Requirement, impl: Implementation, error: BaseException | 
         return story
     story.state, story.edit = UNMET, edit_place(requirement, impl)
     if isinstance(error, Broken):
-        story.why = str(error)
+        story.why, story.broken = str(error), True
         where = story.why.split(": ")[0]
         story.edit = short(where) if ":" in where else story.edit
         return story
@@ -164,7 +166,7 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         if frame:
             story.edit = f"{short(frame[0].f_code.co_filename)}:{frame[1]}"
         story.why = (
-            str(error) if isinstance(error, Endless | AssertionError) else f"{type(error).__name__}: {_first(error)}"
+            str(error) if isinstance(error, Endless | Misbehaved) else f"{type(error).__name__}: {_first(error)}"
         )
     elif pair:
         story.returned, story.expected, story.why = _both(pair, error)
@@ -172,10 +174,11 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         story.why = _first(error)
         if calls and calls[-1].result is not None:
             story.returned = show(calls[-1].result)
+    sizes = _sizes(impl)
     if not isinstance(error, Endless):
-        story.looks_like = diagnose.explain(requirement, impl.log)
+        story.looks_like = diagnose.explain(requirement, impl)  # runs the cases again: the log is another one after it
     if pair and not story.looks_like and all(isinstance(each, Tensor) for each in pair):
-        story.symptoms = symptom.read(*pair, _sizes(impl))
+        story.symptoms = symptom.read(*pair, sizes)
 
 
 def _inline(value: Any) -> str:
@@ -229,22 +232,7 @@ def _sizes(impl: Implementation) -> dict[str, int]:
         if type(value) is int:
             sizes[name] = value
         hint = found.contract.hints.get(name) if found and not found.is_class else None
-        if isinstance(value, Tensor) and hasattr(hint, "dim_str"):
-            axes = [axis for axis in hint.dim_str.split() if axis.isidentifier()]
+        if isinstance(value, Tensor) and (dims := getattr(hint, "dim_str", "")):
+            axes = [axis for axis in dims.split() if axis.isidentifier()]
             sizes |= dict(zip(reversed(axes), reversed(value.shape), strict=False))
     return sizes
-
-
-__all__ = [
-    "MET",
-    "NOT_COUNTED",
-    "NOT_OFFERED",
-    "SKIPPED",
-    "UNCHECKED",
-    "UNMET",
-    "UNWRITTEN",
-    "WAITING",
-    "Story",
-    "TracebackType",
-    "tell",
-]

@@ -52,9 +52,9 @@ def _how_to_map(module: nn.Module, missing: Iterable[str], unknown: Iterable[str
     yours, due = sorted(missing), sorted(unknown)
     kind = type(module).__name__
     return (
-        f"cannot be checked: the parameters of {kind} are named otherwise. Due and not found: {', '.join(due) or 'none'}; "
-        f"found and not known: {', '.join(yours) or 'none'}. Rename them, or map them in the class: "
-        f"PARAMETERS = {{{', '.join(f'{name!r}: …' for name in due[:3]) or '…'}}} (canonical name: own name)."
+        f"cannot be checked: the parameters of {kind} are named otherwise. Due and not found: "
+        f"{', '.join(due) or 'none'}; found and not known: {', '.join(yours) or 'none'}. "
+        f"Rename them, or map them in the class: PARAMETERS = {{{', '.join(f'{name!r}: …' for name in due[:3]) or '…'}}} (canonical name: own name)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Named wrong versions: each requirement must reject its own, and a learner's result that equals one's is named by it."""
+"""Named wrong versions: requirements must reject them, and a learner's result that equals one's is named by it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,0 +1,204 @@
+"""The small parts of the machinery, each held to its word."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spec.kit import diagnose, draw, symptom, weights
+from spec.kit.catalogue import ROOT, exercises
+from spec.kit.limit import limit
+from spec.kit.plug import Implementation, UnknownPlace, place
+from spec.kit.probe import lower_triangle, refuses, who_sees_whom
+from spec.kit.record import Call, Log, guarded
+from spec.kit.returns import check
+from spec.kit.story import picture
+from spec.kit.verdict import CannotCheck, Endless, Misbehaved
+
+
+def test_axes_of_other_names_have_other_sizes() -> None:
+    """No two axes agree by accident, products and fixed sizes included."""
+    seen = []
+
+    @draw.for_all(x="batch query (heads d_k) 2", y="batch key", heads=draw.axis("heads"), examples=30)
+    def body(impl: object, x: torch.Tensor, y: torch.Tensor, heads: int) -> None:
+        batch, query, wide, two = x.shape
+        assert (y.shape[0], two, wide % heads) == (batch, 2, 0)
+        sizes = [batch, query, y.shape[1], heads, wide // heads]
+        assert len(set(sizes)) == len(sizes)
+        seen.append(tuple(sizes))
+
+    body(Implementation("reference", ROOT))
+    assert len(set(seen)) > 5
+
+
+def test_cases_are_the_same_every_time_and_shrink_to_the_smallest() -> None:
+    """Two runs draw the same values; a failure is reported at the smallest sizes that fail."""
+    drawn: list[list[float]] = [[], []]
+    for run in drawn:
+
+        @draw.for_all(x="batch d_k")
+        def body(impl: object, x: torch.Tensor, run: list[float] = run) -> None:
+            run.append(float(x.sum()))
+
+        body(Implementation("reference", ROOT))
+    assert drawn[0] == drawn[1]
+
+    @draw.for_all(x="query key", examples=50)
+    def fails(impl: object, x: torch.Tensor) -> None:
+        assert x.shape[1] < 4
+
+    impl = Implementation("reference", ROOT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw.options, "shrink", True)
+        with pytest.raises(AssertionError):
+            fails(impl)
+    assert tuple(impl.log.case["x"].shape) == (1, 4)
+
+
+def test_a_loop_is_ended_and_located() -> None:
+    """The message names the file and line that was running."""
+
+    def spin() -> None:
+        while True:
+            pass
+
+    with pytest.raises(Endless, match=r"test_kit\.py:\d+ in spin"), limit(0.05, "spin", str(ROOT)):
+        spin()
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda: torch.manual_seed(7), "global random seed"),
+        (lambda: torch.set_default_dtype(torch.float64), "default dtype"),
+        (lambda: torch.set_grad_enabled(False), "gradients"),
+        (lambda: exit(), "ends the program"),
+    ],
+)
+def test_the_world_is_put_back(act: object, said: str) -> None:
+    """What a call changes around it is named and undone."""
+    before = torch.initial_seed(), torch.get_default_dtype(), torch.is_grad_enabled()
+    with pytest.raises(Misbehaved, match=said):
+        guarded("it", "", Log(), act)  # type: ignore[arg-type]
+    assert (torch.initial_seed(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (None, "returned None"),
+        ((torch.ones(2), torch.ones(2)), "a tuple of 2 values"),
+        (torch.ones(2, 3, 4), r"2 × 3 × 4; .* is due, that is 2 × 3 × 5"),
+        (torch.ones(2, 3, 5, dtype=torch.long), "floating-point numbers are due"),
+    ],
+)
+def test_results_are_held_to_the_annotation(result: object, said: str) -> None:
+    """Kind and shape, with the sizes that the arguments have."""
+    contract = exercises("attention")["attention"].contract
+    arguments = {"q": torch.ones(2, 3, 4), "k": torch.ones(2, 6, 4), "v": torch.ones(2, 6, 5)}
+    with pytest.raises(Misbehaved, match=said):
+        check("attention", contract, arguments, result)
+    check("attention", contract, arguments, torch.ones(2, 3, 5))
+
+
+def test_who_sees_whom() -> None:
+    """The picture of a running sum is the lower triangle; of a total, full."""
+    x = torch.randn(1, 4, 3)
+    assert torch.equal(who_sees_whom(lambda y: y.cumsum(1), x), lower_triangle(4))
+    assert who_sees_whom(lambda y: y + y.sum(1, keepdim=True), x).all()
+    assert picture(lower_triangle(2, 3)) == "■ ■ ·\n■ ■ ■"
+
+
+def test_refusal_is_any_error_but_the_stubs() -> None:
+    """An error that names the numbers is a clear one."""
+
+    def fail(message: str) -> None:
+        raise ValueError(message)
+
+    assert refuses(lambda: fail("d_model=7, heads=2"), 7, 2)
+    assert not refuses(lambda: fail("no"), 7)
+    assert not refuses(lambda: None)
+    with pytest.raises(NotImplementedError):
+        refuses(lambda: (_ for _ in ()).throw(NotImplementedError()))
+
+
+def test_weights_by_canonical_name() -> None:
+    """Mapped names load, foreign ones cannot be checked, other shapes are wrong."""
+
+    class Mapped(nn.Module):
+        PARAMETERS = {"weight": "gain"}  # noqa: RUF012
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(3))
+
+    module = Mapped()
+    weights.give(module, {"weight": torch.full((3,), 2.0)})
+    assert module.gain.tolist() == [2, 2, 2]
+    with pytest.raises(AssertionError, match="gain has shape"):
+        weights.give(module, {"weight": torch.ones(4)})
+    with pytest.raises(CannotCheck, match="PARAMETERS"):
+        weights.give(nn.Linear(2, 2), {"weight": torch.ones(2, 2), "offset": torch.ones(2)})
+
+
+def test_a_mistake_is_named_only_when_everything_agrees() -> None:
+    """Equal values with other gradients are not the same, and an error equals only its like."""
+    x = torch.ones(2, requires_grad=True)
+    mine = Call("f", {"x": x}, result=(x * 2).detach(), live=x * 2)
+    same = Call("f", {"x": x}, result=(x * 2).detach(), live=x * 2)
+    cut = Call("f", {"x": x}, result=(x * 2).detach(), live=(x * 2).detach())
+    assert diagnose.agree(mine, same)
+    assert not diagnose.agree(mine, cut)
+    assert not diagnose.agree(mine, Call("f", {"x": x}, error=ValueError("no")))
+    assert diagnose.explains([mine], [same, cut])
+    assert not diagnose.explains([mine, mine], [same])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x: x * 3, "factor of 3, which is d_k"),
+        (lambda x: x / math.sqrt(3), "which is 1/√d_k"),
+        (lambda x: x.transpose(1, 2), "axes are in the order"),
+        (lambda x: x.double(), "dtype is torch.float64"),
+        (lambda x: x.masked_fill(x == x.max(), math.nan), "NaN"),
+        (lambda x: x.transpose(1, 2).reshape(x.shape), "in other places"),
+        (lambda x: x + torch.eye(4)[:, -1:] * 0 + torch.tensor([1.0, 1.0, 1.0, 0.0])[:, None], "last position"),
+    ],
+)
+def test_symptoms(spoil: object, said: str) -> None:
+    """What a wrong tensor has in common with the right one."""
+    due = torch.arange(1.0, 25.0).reshape(2, 4, 3).sin()
+    assert said in " ".join(symptom.read(spoil(due), due, {"d_k": 3}))  # type: ignore[operator]
+
+
+def test_symptoms_of_weights() -> None:
+    """A factor in the scores and a softmax over the wrong axis are read off the weights."""
+    scores = torch.arange(24.0).reshape(2, 3, 4).sin()
+    assert "scores are those that are due times 2" in symptom.read((2 * scores).softmax(-1), scores.softmax(-1), {})[0]
+    assert "over the queries" in " ".join(symptom.read(scores.softmax(-2), scores.softmax(-1), {}))
+
+
+def test_places(tmp_path: Path) -> None:
+    """A folder without an __init__ is a package, chapters import each other relatively, a wrong name is said."""
+    folder = tmp_path / "her_code"
+    folder.mkdir()
+    (folder / "attention.py").write_text("from .tools import twice\ndef attention_weights(q, k): return twice(q)\n")
+    (folder / "tools.py").write_text("def twice(x): return 2 * x\n")
+    impl = Implementation(f"{folder}+reference", ROOT)
+    assert impl.raw("attention_weights")(2, 3) == 4
+    assert impl.raw("attention").__module__ == "reference.attention"
+    with pytest.raises(UnknownPlace, match="student"):
+        place("studnt", ROOT)
+
+
+def test_a_mistake_reaches_later_chapters() -> None:
+    """As an implementation, a mistake is bound before other chapters import it."""
+    wrong = Implementation("mistake:bias_is_ignored", ROOT)
+    q, bias = torch.randn(2, 3), torch.randn(2, 2)
+    assert torch.equal(wrong.attention(q, q, q, bias=bias), wrong.attention(q, q, q))
+    right = Implementation("reference", ROOT)
+    assert not torch.equal(right.attention(q, q, q, bias=bias), right.attention(q, q, q))
