@@ -1,7 +1,7 @@
 """What counting alone can do: n-gram models of a stream of ids, in mean nats per token, for a Transformer to beat.
 
 Interpolated Kneser-Ney: every count gives up a discount, and what was given up goes to a shorter context, which asks
-many different words a word follows, not how often it occurs.
+how many different words a word follows, not how often it occurs.
 
 Source: Kneser & Ney 1995; Chen & Goodman 1999, §2.7 and §4.1.
 """

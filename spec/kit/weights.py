@@ -49,12 +49,12 @@ def _shapes(module: nn.Module, state: Mapping[str, Tensor]) -> str:
 
 
 def _how_to_map(module: nn.Module, missing: Iterable[str], unknown: Iterable[str]) -> str:
-    yours, due = sorted(missing), sorted(unknown)
-    kind = type(module).__name__
+    yours, due = ", ".join(sorted(missing)) or "none", sorted(unknown)
+    mapping = ", ".join(f"{name!r}: …" for name in due[:3]) or "…"
     return (
-        f"cannot be checked: the parameters of {kind} are named otherwise. Due and not found: "
-        f"{', '.join(due) or 'none'}; found and not known: {', '.join(yours) or 'none'}. "
-        f"Rename them, or map them in the class: PARAMETERS = {{{', '.join(f'{name!r}: …' for name in due[:3]) or '…'}}} (canonical name: own name)."
+        f"cannot be checked: the parameters of {type(module).__name__} are named otherwise. "
+        f"Due and not found: {', '.join(due) or 'none'}; found and not known: {yours}. "
+        f"Rename them, or map them in the class: PARAMETERS = {{{mapping}}} (canonical name: own name)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The style of somebody who comes from vision: a linear layer is a convolution of kernel 1, channels come before positions.
+"""The style of somebody who comes from vision: a linear layer is a convolution of kernel 1.
 
 Chapters 4 and 5; hooks add and drop the kernel's axis of weights.
 """
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 LEVEL = "robust"
 
@@ -18,8 +18,8 @@ class Pointwise(nn.Conv1d):
 
     def __init__(self, channels_in: int, channels_out: int, bias: bool = True) -> None:
         super().__init__(channels_in, channels_out, kernel_size=1, bias=bias)
-        self.register_load_state_dict_pre_hook(_add_kernel_axis)
-        self.register_state_dict_post_hook(_drop_kernel_axis)
+        self.register_load_state_dict_pre_hook(_add_kernel_axis)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_drop_kernel_axis)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Channels to the front and back again."""
@@ -183,7 +183,9 @@ class DecoderBlock(nn.Module):
         self.norm_1, self.norm_2 = LayerNorm(d_model), LayerNorm(d_model)
         self.drop_1, self.drop_2 = nn.Dropout(dropout), nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: object = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: object = None
+    ) -> Tensor:
         """Two residual branches."""
         branch = self.attention(self.norm_1(x) if self.pre else x, mask=mask, bias=bias)
         x = x + self.drop_1(branch)

@@ -14,10 +14,13 @@ LEVEL = "core"
 
 
 def tokenize(text: str) -> list[str]:
+    """Tokens that join back to the text."""
     return ["".join(run) for _, run in groupby(text, key=lambda letter: letter.isalnum() or letter == "_")]
 
 
 class Vocabulary:
+    """Tokens and their ids."""
+
     UNKNOWN = "?unk?"
 
     def __init__(self, tokens: Iterable[str], max_size: int | None = None) -> None:
@@ -38,6 +41,7 @@ class Vocabulary:
         return len(self.token_to_id)
 
     def encode(self, tokens: list[str]) -> Int[Tensor, "position"]:
+        """Ids."""
         ids = torch.zeros(len(tokens), dtype=torch.int64)
         for place, token in enumerate(tokens):
             if token in self.token_to_id:
@@ -45,12 +49,14 @@ class Vocabulary:
         return ids
 
     def decode(self, ids: Int[Tensor, "position"]) -> list[str]:
+        """Tokens."""
         return [self.id_to_token[int(number)] for number in ids]
 
 
 def sequences(
     stream: Int[Tensor, "position"], length: int
 ) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+    """Inputs, and targets moved by one."""
     inputs, targets = [], []
     start = 0
     while start + length + 1 <= len(stream):
@@ -65,6 +71,7 @@ def sequences(
 def train_validation_split(
     stream: Int[Tensor, "position"], fraction: float
 ) -> tuple[Int[Tensor, "position"], Int[Tensor, "position"]]:
+    """The end is held out."""
     cut = len(stream) - int(fraction * len(stream))
     return stream[:cut], stream[cut:]
 
@@ -75,6 +82,7 @@ def batches(
     batch_size: int,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]]:
+    """An epoch in a random order."""
     order = torch.randperm(len(inputs), generator=generator).tolist()
     while order:
         chosen, order = order[:batch_size], order[batch_size:]
@@ -84,6 +92,7 @@ def batches(
 def reversal_sequences(
     batch: int, half: int, vocab: int, generator: torch.Generator | None = None
 ) -> Int[Tensor, "batch position"]:
+    """A half and its mirror image."""
     rows = torch.empty(batch, 2 * half, dtype=torch.int64)
     rows[:, :half] = torch.randint(0, vocab, (batch, half), generator=generator)
     for place in range(half):

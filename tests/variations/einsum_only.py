@@ -1,8 +1,9 @@
 """The style of a physicist: every contraction is an einsum with its indices written out, weights included.
 
-Chapters 1 to 4; the projections are einsums over tensors shaped (heads, d_k, d_model) that hooks map to canonical names.
+Chapters 1 to 4; projections are tensors shaped (heads, d_k, d_model) that hooks map to canonical names.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ def rotary(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
     angle = einsum("p,i->pi", torch.arange(offset, offset + x.shape[-2], dtype=wide, device=x.device), rate)
     one = torch.eye(2, dtype=wide, device=x.device)
     j = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=wide, device=x.device)
-    pairs = x.to(wide).unflatten(-1, (-1, 2))
+    pairs = x.to(wide).reshape(*x.shape[:-1], -1, 2)
     turned = einsum("pi,ab,...pib->...pia", angle.cos(), one, pairs)
     turned = turned + einsum("pi,ab,...pib->...pia", angle.sin(), j, pairs)
     return turned.flatten(-2).to(x.dtype)
@@ -71,14 +72,14 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Te
     # einsum would broadcast an axis of size 1 without a word.
     if k.shape[-1] != d_k:
         raise ValueError(f"query has d_k={d_k}, key has d_k={k.shape[-1]}")
-    energy = einsum("...qd,...kd->...qk", q, k) * d_k**-0.5
+    energy = einsum("...qd,...kd->...qk", q, k) / math.sqrt(d_k)
     if bias is not None:
         energy = energy + bias.to(energy.dtype)
     if mask is None:
-        return energy.softmax(-1)
+        return torch.softmax(energy, -1)
     reachable = mask.any(-1, keepdim=True)
     # Empty rows look at everything first, so that no NaN arises, and are cleared after.
-    return energy.masked_fill(~mask & reachable, -torch.inf).softmax(-1).masked_fill(~mask, 0)
+    return torch.softmax(energy.masked_fill(~mask & reachable, -torch.inf), -1).masked_fill(~mask, 0)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -183,7 +184,9 @@ class MultiHeadAttention(nn.Module):
         return y if self.b_o is None else y + self.b_o
 
     NAMES: Mapping[str, str] = {
-        f"{whole}.{kind}": f"{kind[0]}_{whole[0]}" for whole in ("query", "key", "value", "output") for kind in ("weight", "bias")
+        f"{whole}.{kind}": f"{kind[0]}_{whole[0]}"
+        for whole in ("query", "key", "value", "output")
+        for kind in ("weight", "bias")
     }
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The style of somebody who found that PyTorch has the whole block: `nn.TransformerEncoderLayer` with a mask is a decoder block.
+"""The style of somebody who found the whole block in PyTorch: `nn.TransformerEncoderLayer` with a mask.
 
 Chapter 5's block alone; its names are mapped by hooks, rotary is not offered.
 """
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEVEL = "core"  # In evaluation PyTorch's fast path makes NaN of a row with nothing visible.
+LEVEL = "robust"
 
 UNSUPPORTED = {"rotary=True"}
 
@@ -19,6 +19,11 @@ OWN = {
     "norm_1": "norm1",
     "norm_2": "norm2",
 }
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """PyTorch's fast path takes a float mask for a Boolean one; an activation it does not know keeps it away."""
+    return nn.functional.gelu(x)
 
 
 class DecoderBlock(nn.Module):
@@ -32,12 +37,14 @@ class DecoderBlock(nn.Module):
             raise NotImplementedError("nn.TransformerEncoderLayer does not rotate")
         if norm not in ("pre", "post"):
             raise ValueError(f"norm={norm!r} must be 'pre' or 'post'")
+        if d_model % heads:
+            raise ValueError(f"d_model={d_model} is not divisible by heads={heads}")
         self.heads = heads
         self.layer = nn.TransformerEncoderLayer(
-            d_model, heads, d_ff, dropout, activation="gelu", batch_first=True, norm_first=norm == "pre"
+            d_model, heads, d_ff, dropout, activation=_gelu, batch_first=True, norm_first=norm == "pre"
         )
-        self.register_load_state_dict_pre_hook(_to_torch)
-        self.register_state_dict_post_hook(_from_torch)
+        self.register_load_state_dict_pre_hook(_to_torch)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_from_torch)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: Any = None) -> Tensor:
         """Mask and bias become one float tensor, (batch · heads, query, key)."""

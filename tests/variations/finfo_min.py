@@ -1,4 +1,4 @@
-"""The style of Hugging Face: masked scores are filled with `torch.finfo(dtype).min`, configs travel as keyword arguments.
+"""The style of Hugging Face: masked scores are filled with `torch.finfo(dtype).min`.
 
 Chapters 2, 4 and 5. Core only: a row with nothing visible looks at everything alike; parameter names map by PARAMETERS.
 """

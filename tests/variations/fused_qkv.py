@@ -60,17 +60,16 @@ class MultiHeadAttention(nn.Module):
         self.sizes = [heads * d_k, heads * d_k, heads * d_v]
         self.qkv = nn.Linear(d_model, sum(self.sizes), bias=bias)
         self.output = nn.Linear(heads * d_v, d_model, bias=bias)
-        self.register_load_state_dict_pre_hook(_fuse)
-        self.register_state_dict_post_hook(_show)
+        self.register_load_state_dict_pre_hook(_fuse)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_show)  # type: ignore[no-untyped-call]
 
     def _project(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         if context is None:
-            return list(self.qkv(x).split(self.sizes, dim=-1))
-        query, rest = self.sizes[0], sum(self.sizes[1:])
-        bias = self.qkv.bias
-        w_q, w_kv = self.qkv.weight.split([query, rest])
-        b_q, b_kv = (None, None) if bias is None else bias.split([query, rest])
-        return [F.linear(x, w_q, b_q), *F.linear(context, w_kv, b_kv).split(self.sizes[1:], dim=-1)]
+            return list(torch.split(self.qkv(x), self.sizes, dim=-1))
+        cut, bias = self.sizes[0], self.qkv.bias
+        q = F.linear(x, self.qkv.weight[:cut], None if bias is None else bias[:cut])
+        kv = F.linear(context, self.qkv.weight[cut:], None if bias is None else bias[cut:])
+        return [q, kv[..., :cut], kv[..., cut:]]
 
     def forward(
         self,
@@ -177,7 +176,8 @@ class DecoderBlock(nn.Module):
         """Attention, then feed-forward."""
         if self.pre:
             x = x + self.drop(self.attention(self.norm_1(x), mask=mask, bias=bias))
-            return x + self.feed_forward(self.norm_2(x))
-        x = self.norm_1(x + self.drop(self.attention(x, mask=mask, bias=bias)))
-        y: Tensor = self.norm_2(x + self.feed_forward(x))
+            y: Tensor = x + self.feed_forward(self.norm_2(x))
+        else:
+            x = self.norm_1(x + self.drop(self.attention(x, mask=mask, bias=bias)))
+            y = self.norm_2(x + self.feed_forward(x))
         return y

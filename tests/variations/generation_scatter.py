@@ -1,6 +1,6 @@
 """`generate` alone, for anybody's model: sorted and scattered back, drawn as the largest logit plus Gumbel noise.
 
-It looks into no cache: it makes one, hands it over and counts tokens itself. `KVCache` belongs to the model it is laid over.
+It looks into no cache: it makes one, hands it over and counts tokens. `KVCache` is the one of the model below it.
 """
 
 import torch

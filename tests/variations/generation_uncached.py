@@ -1,4 +1,4 @@
-"""The shortest `generate`: no cache is offered, the top-p set is found by comparing each token with all more likely ones.
+"""The shortest `generate`: no cache is offered, and the top-p set comes from comparing all pairs of tokens.
 
 Quadratic in the vocabulary, and without any sorting for top-p.
 """

@@ -1,7 +1,9 @@
-"""The style of somebody who thinks in columns: scores are kᵀq, "key query", normed over dim −2, and turned round at the end.
+"""The style of somebody who thinks in columns: scores are kᵀq, turned round at the end.
 
 Chapters 2 and 4; inside the module tokens are columns too, so that weights stand left of what they act on.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +15,19 @@ def _columns(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> 
     """Weights as "*batch key query": every column sums to one."""
     if q.shape[-1] != k.shape[-1]:
         raise ValueError(f"q has d_k={q.shape[-1]} and k has d_k={k.shape[-1]}")
-    scores = torch.matmul(k, q.mT) / q.shape[-1] ** 0.5
+    scores = torch.matmul(k, q.mT) / math.sqrt(q.shape[-1])
     if bias is not None:
         scores = scores + bias.to(scores.dtype).mT
     if mask is None:
-        return scores.softmax(dim=-2)
+        return torch.softmax(scores, dim=-2)
     hidden = ~mask.mT
     blind = hidden.all(dim=-2, keepdim=True)
-    return scores.masked_fill(hidden & ~blind, -torch.inf).softmax(dim=-2).masked_fill(blind, 0.0)
+    return torch.softmax(scores.masked_fill(hidden & ~blind, -torch.inf), dim=-2).masked_fill(blind, 0.0)
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The columns, as rows."""
-    mask, bias = (None if t is None else torch.atleast_2d(t) for t in (mask, bias))
+    mask, bias = (t[None] if t is not None and t.ndim == 1 else t for t in (mask, bias))
     return _columns(q, k, mask, bias).mT
 
 
@@ -39,7 +41,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     channels = x.shape[-1]
     if channels % heads:
         raise ValueError(f"heads={heads} is no divisor of {channels}")
-    return x.mT.unflatten(-2, (heads, channels // heads)).mT
+    return x.mT.reshape(*x.shape[:-2], heads, channels // heads, x.shape[-2]).transpose(-1, -2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ class MultiHeadAttention(nn.Module):
         """Columns in, columns out, and one transpose at each end."""
         target, source = x.mT, (x if context is None else context).mT
         q, k, v = (
-            self._apply_left(layer, columns).unflatten(-2, (self.heads, -1))
+            self._apply_left(layer, columns).reshape(*columns.shape[:-2], self.heads, -1, columns.shape[-1])
             for layer, columns in ((self.query, target), (self.key, source), (self.value, source))
         )
         if self.rotary:

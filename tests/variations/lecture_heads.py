@@ -3,10 +3,12 @@
 Chapters 4 and 5, with RMSNorm without gain. Core only: −∞ everywhere, so a row with nothing visible is NaN.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 LEVEL = "core"
 
@@ -115,7 +117,8 @@ class _Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.both(x).chunk(2, dim=-1)
-        return F.silu(a) * b
+        out: Tensor = F.silu(a) * b
+        return out
 
 
 class FeedForward(nn.Module):
@@ -123,13 +126,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, activation: str = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
-        first: list[nn.Module] = {
+        kinds: dict[str, Callable[[], list[nn.Module]]] = {
             "relu": lambda: [nn.Linear(d_model, d_ff), nn.ReLU()],
             "gelu": lambda: [nn.Linear(d_model, d_ff), nn.GELU()],
             "gelu_tanh": lambda: [nn.Linear(d_model, d_ff), nn.GELU(approximate="tanh")],
             "swiglu": lambda: [_Gated(d_model, d_ff)],
-        }[activation]()
-        self.net = nn.Sequential(*first, nn.Linear(d_ff, d_model), nn.Dropout(dropout))
+        }
+        self.net = nn.Sequential(*kinds[activation](), nn.Linear(d_ff, d_model), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """Think about what attention has gathered."""
@@ -151,7 +154,9 @@ class DecoderBlock(nn.Module):
         self.ln2 = LayerNorm(d_model)
         self.norm_first = norm == "pre"
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: object = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: object = None
+    ) -> Tensor:
         """Two skips."""
         if self.norm_first:
             x = x + self.sa(self.ln1(x), mask=mask, bias=bias)

@@ -1,7 +1,9 @@
-"""Blocks x + LN(f(x)), a module for each head, kernel-1 convolutions as linear maps, key-major scores, an additive finfo.min mask.
+"""Blocks x + LN(f(x)), a module for each head, kernel-1 convolutions as linear maps, key-major scores.
 
-Its shapes and names are its own, so equality under the same weights cannot be checked.
+The mask adds the lowest finite number. Shapes and names are its own: same weights cannot be checked.
 """
+
+# mypy: disable-error-code="no-any-return"
 
 import torch
 from jaxtyping import Float, Int

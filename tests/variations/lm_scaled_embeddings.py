@@ -1,7 +1,11 @@
-"""The 2017 paper's habits in a decoder: embeddings times √d_model, post-norm without a final norm, ReLU, names of its own.
+"""The 2017 paper's habits in a decoder: embeddings times √d_model, no final norm after post-norm, ReLU, own names.
 
 The factor makes it another function of the same weights, so equality under the same weights cannot be checked.
 """
+
+# mypy: disable-error-code="no-any-return"
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -40,7 +44,7 @@ class Layer(nn.Module):
         self.ln = nn.ModuleList([nn.LayerNorm(d_model), nn.LayerNorm(d_model)])
         self.p, self.first = p, first
 
-    def sublayers(self, visible: Tensor) -> list:
+    def sublayers(self, visible: Tensor) -> list[Callable[[Tensor], Tensor]]:
         """As functions of the stream."""
         return [lambda x: self.self_attn(x, visible), lambda x: self.linear_out(self.linear_in(x).relu())]
 

@@ -1,7 +1,9 @@
-"""`nn.MultiheadAttention` inside canonical blocks: masks that hide, ALiBi as a float mask for each head, a shared Parameter as head.
+"""`nn.MultiheadAttention` inside canonical blocks: ALiBi as a float mask for each head, a shared Parameter as head.
 
 Hooks cut its fused matrix into query, key and value, and store the shared matrix once.
 """
+
+# mypy: disable-error-code="arg-type, index, no-any-return, no-untyped-call"
 
 import torch
 from jaxtyping import Float, Int
@@ -43,7 +45,7 @@ def cut(_module: nn.Module, state_dict: dict[str, Tensor], prefix: str, _: objec
     for kind in ("weight", "bias"):
         pieces = state_dict.pop(f"{prefix}inner.in_proj_{kind}").chunk(3)
         for name, piece in zip(("query", "key", "value"), pieces, strict=True):
-            state_dict[f"{prefix}{name}.{kind}"] = piece
+            state_dict[f"{prefix}{name}.{kind}"] = piece.clone()  # safetensors stores no slices
         state_dict[f"{prefix}output.{kind}"] = state_dict.pop(f"{prefix}inner.out_proj.{kind}")
 
 

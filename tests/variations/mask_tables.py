@@ -108,7 +108,7 @@ def rotary(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
     if d_k % 2 == 1:
         raise ValueError(f"d_k must be even, not {d_k}")
     cos, sin = _ROTARY(offset + length, d_k, base)[:, offset : offset + length].to(x.device, x.dtype)
-    a, b = x.split(d_k // 2, dim=-1)
+    a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""The style of somebody for whom a head is a thing: each is a module with three small layers, and the block owns a list of them.
+"""The style of somebody for whom a head is a thing: each is a module with three layers.
 
 Chapters 4 and 5; hooks cut canonical matrices into heads when loading and stack them when saving.
 """
@@ -104,13 +104,13 @@ class MultiHeadAttention(nn.Module):
         context = x if context is None else context
         count = len(self.heads)
         if mask is not None and mask.ndim == 4:
-            masks = [each.squeeze(1) for each in mask.expand(-1, count, -1, -1).split(1, dim=1)]
+            masks: list[Tensor | None] = list(mask.expand(-1, count, -1, -1).unbind(dim=1))
         else:
             masks = [mask] * count
         if bias is not None and bias.ndim > 2:
-            biases = bias.expand(*bias.shape[:-3], count, -1, -1).unbind(dim=-3)
+            biases: list[Tensor | None] = list(bias.expand(*bias.shape[:-3], count, -1, -1).unbind(dim=-3))
         else:
-            biases = (bias,) * count
+            biases = [bias] * count
         said = [head(x, context, m, b) for head, m, b in zip(self.heads, masks, biases, strict=True)]
         out: Tensor = self.output(torch.cat(said, dim=-1))
         return out
@@ -161,7 +161,9 @@ class RMSNorm(nn.Module):
         """Written with the vector's norm; eps·d_model stands in the same place as eps does beside the mean."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         d = x.shape[-1]
-        return (wide * d**0.5 * ((wide * wide).sum(-1, keepdim=True) + d * self.eps) ** -0.5).to(x.dtype) * self.weight
+        length = torch.sqrt((wide * wide).sum(-1, keepdim=True) + d * self.eps)
+        unit: Tensor = wide * d**0.5 / length
+        return unit.to(x.dtype) * self.weight
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -37,7 +37,7 @@ class LearnedPositions(nn.Module):
     def forward(self, length: int, offset: int = 0) -> Tensor:
         """Rows offset … offset + length − 1."""
         if offset < 0 or offset + length > self.max_length:
-            raise ValueError(f"positions {offset} to {offset + length - 1} do not fit into max_length={self.max_length}")
+            raise ValueError(f"length={length} at offset={offset} exceeds max_length={self.max_length}")
         return self.weight[offset : offset + length]
 
 
@@ -77,9 +77,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Te
     return F.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1).masked_fill(~mask, 0.0)
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
-) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Weighted means of the values."""
     if k.size(-2) != v.size(-2):
         raise ValueError(f"{k.size(-2)} keys, but {v.size(-2)} values")

@@ -1,4 +1,4 @@
-"""The style of somebody who wants to see the matrices: raw `nn.Parameter` tensors, `x @ W` with W "in out", no nn.Linear.
+"""The style of somebody who wants to see the matrices: raw `nn.Parameter` and `x @ W`.
 
 Chapters 4 and 5; PyTorch stores a weight as "out in", so hooks transpose on the way in and out.
 """
@@ -196,7 +196,9 @@ class DecoderBlock(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return torch.dropout(x, self.p, self.training)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: object = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, cache: object = None
+    ) -> Tensor:
         """y = x + A(x); z = y + F(y)."""
         out: Tensor
         if self.norm == "post":

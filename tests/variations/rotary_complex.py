@@ -44,7 +44,7 @@ def rotary(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
     """Pairs (x₀, x₁), (x₂, x₃), … times their phases."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     phases = _phases(torch.arange(offset, offset + x.shape[-2], device=x.device), x.shape[-1], base)
-    pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)).contiguous())
+    pairs = torch.view_as_complex(x.to(wide).reshape(*x.shape[:-1], -1, 2).contiguous())
     return torch.view_as_real(pairs * phases.to(pairs.dtype)).flatten(-2).to(x.dtype)
 
 
@@ -54,5 +54,6 @@ def alibi_bias(
     """A geometric sequence of slopes, whose ratio is its first member."""
     ratio = 2.0 ** (-8.0 / heads)
     slopes = torch.tensor([ratio**h for h in range(1, heads + 1)], dtype=torch.float64)
-    distance = torch.cdist(*[torch.arange(length, dtype=torch.float64)[:, None]] * 2)
+    p = torch.arange(length, dtype=torch.float64)[:, None]
+    distance = torch.cdist(p, p)
     return -(slopes[:, None, None] * distance).to(device=device, dtype=dtype or torch.float32)

@@ -1,4 +1,4 @@
-"""The style of a mathematician: every position has an explicit block-diagonal rotation matrix of 2×2 blocks, applied by matmul.
+"""The style of a mathematician: every position has an explicit rotation matrix of 2×2 blocks.
 
 Chapter 1 alone; the sinusoidal table is built by the recurrence P[p+1] = R·P[p] that makes it what it is.
 """
@@ -13,8 +13,13 @@ LEVEL = "robust"
 
 def _rotation(angles: list[float]) -> Tensor:
     """One 2×2 rotation for each angle, on the diagonal."""
-    blocks = [torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]]).double() for a in angles]
-    return torch.block_diag(*blocks)
+    blocks = [
+        torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]], dtype=torch.float64) for a in angles
+    ]
+    matrix = torch.zeros(2 * len(blocks), 2 * len(blocks), dtype=torch.float64)
+    for i, block in enumerate(blocks):
+        matrix[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = block
+    return matrix
 
 
 def _rates(size: int, base: float = 10000.0) -> list[float]:

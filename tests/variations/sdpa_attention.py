@@ -1,6 +1,6 @@
 """The style of somebody who never writes a softmax: `F.scaled_dot_product_attention` does it all.
 
-The weights are the kernel's answer for values that are the rows of the identity (chapters 2 and 4, no parameters renamed).
+The weights are the kernel's answer for values that are the rows of the identity (chapters 2 and 4).
 """
 
 import torch
@@ -13,6 +13,8 @@ LEVEL = "robust"
 
 
 def _additive(q: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    # The kernel wants two axes, where plain broadcasting is content with one.
+    mask = mask[None] if mask is not None and mask.ndim == 1 else mask
     if bias is None:
         return mask
     bias = bias.to(q.dtype)

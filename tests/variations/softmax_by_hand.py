@@ -1,6 +1,6 @@
 """The style of somebody who builds it from exp and sum: a naive, stable softmax that runs over the visible keys alone.
 
-Chapters 2 and 3; no call of softmax, no −∞: hidden scores are replaced before the exponential and its result is set to 0.
+Chapters 2 and 3; no call of softmax, no −∞: hidden scores are replaced before the exponential.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""The style of an engineer who writes no layer twice: `nn.MultiheadAttention` and `nn.LayerNorm` behind the names asked for.
+"""The style of an engineer who writes no layer twice: `nn.MultiheadAttention` and `nn.LayerNorm` inside.
 
 Chapters 4 and 5. PyTorch's module has no free head size and no rotary, so these are listed as not offered.
 """
@@ -86,7 +86,7 @@ class MultiHeadAttention(nn.Module):
         return state
 
 
-def LayerNorm(d_model: int, eps: float = 1e-5) -> nn.LayerNorm:  # noqa: N802
+def LayerNorm(d_model: int, eps: float = 1e-5) -> nn.LayerNorm:
     """A factory instead of a class."""
     return nn.LayerNorm(d_model, eps=eps)
 

@@ -1,7 +1,9 @@
-"""Loss as log-sum-exp minus the target's logit, one backward pass for all micro-batches, `LambdaLR` as schedule, foreach kernels.
+"""Loss as log-sum-exp minus the target's logit, one backward pass for all micro-batches, a `LambdaLR`.
 
 A checkpoint is complete in memory before a byte of it reaches the disk, and its old place is taken by `os.replace`.
 """
+
+# mypy: disable-error-code="no-any-return, union-attr"
 
 import io
 import math
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -59,7 +62,7 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float 
     return rate
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """A group for each parameter."""
     tables = (nn.Embedding, nn.EmbeddingBag)
     groups, seen = [], set()
@@ -100,10 +103,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> float:
     """The mean of all tokens' losses."""
     mode = model.training
     model.eval()
-    total = tokens = 0
+    total, tokens = 0.0, 0
     with torch.inference_mode():
         for inputs, targets in batches:
-            here = (targets != -100).sum().item()
+            here = int((targets != -100).sum())
             total += language_model_loss(model(inputs), targets).item() * here
             tokens += here
     model.train(mode)
@@ -130,7 +133,7 @@ class History(SimpleNamespace):
     """`steps`, `train_loss`, `validation_loss`, equally long."""
 
 
-def save(path: str, content: dict) -> None:
+def save(path: str, content: dict[str, Any]) -> None:
     """Complete in memory first, complete on the disk second, in its place third."""
     memory = io.BytesIO()
     torch.save(content, memory)
@@ -182,7 +185,7 @@ def train(
                 history.train_loss.append(loss)
                 history.validation_loss.append(evaluate(model, held_out))
                 if s.checkpoint:
-                    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    content: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     content |= {"rates": rates.state_dict(), "history": vars(history), "step": step, "epoch": epoch}
                     content |= {"skip": index, "before": before, "now": torch.get_rng_state()}
                     save(str(s.checkpoint), content)

@@ -1,7 +1,9 @@
 """Loss as log-softmax and gather, gradients summed and then divided, clipping by hand, groups by axes and names.
 
-A checkpoint is one safetensors file: all tensors by name, and the rest as JSON in its header; the first update already has a rate.
+A checkpoint is one safetensors file: all tensors by name, and JSON in its header; the first update already has a rate.
 """
+
+# mypy: disable-error-code="attr-defined, no-untyped-call"
 
 import json
 import math
@@ -10,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -62,7 +64,7 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float 
     return floor + (peak - floor) * math.cos(progress * math.pi / 2) ** 2
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two axes and more decay, unless a name or a module says embedding, positions or norm; three groups."""
     looked_up = ("embed", "emb.", "tokens", "positions", "wte", "wpe", "table", "shared")
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
@@ -150,7 +152,7 @@ class History(NamedTuple):
     validation_loss: list[float]
 
 
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Written beside, then moved over."""
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict) -> None
         raise
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON: nothing in it can run."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118

@@ -1,7 +1,9 @@
-"""nanoGPT's training: `F.cross_entropy`, groups by module type, summed losses scaled by all counted tokens, torch's clipping.
+"""nanoGPT's style: `F.cross_entropy`, groups by module type, summed losses over all counted tokens, torch's clipping.
 
 A checkpoint is `torch.save` to a temporary file, then `os.replace`; it is read with `weights_only=True`.
 """
+
+# mypy: disable-error-code="arg-type, no-any-return, no-untyped-call"
 
 import math
 import os
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +57,7 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float 
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """By the type of the module that owns a parameter; one that an embedding shares is the embedding's."""
     kept: dict[int, Tensor] = {}
     for module in model.modules():
@@ -129,20 +132,20 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
 
 
-def random_state() -> dict[str, object]:
+def random_state() -> dict[str, Any]:
     """torch's generators."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def set_random_state(state: dict) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
     """The way back."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def write(content: dict, path: Path) -> None:
+def write(content: dict[str, Any], path: Path) -> None:
     """The old file stays until the new one is complete on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -162,7 +165,8 @@ class Run:
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         self.model, self.settings, self.history = model, settings, History()
         self.optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.peak)
-        self.step, self.epoch, self.consumed, self.losses = 0, 0, 0, []
+        self.step, self.epoch, self.consumed = 0, 0, 0
+        self.losses: list[float] = []
         torch.manual_seed(settings.seed)
         self.epoch_state = random_state()
 
@@ -178,7 +182,7 @@ class Run:
         }
         write(content, Path(self.settings.checkpoint))
 
-    def load(self) -> dict:
+    def load(self) -> dict[str, Any]:
         """The random state to continue from is returned, since skipping batches may draw numbers."""
         content = torch.load(self.settings.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(content["model"])

@@ -1,16 +1,19 @@
-"""A whole small project in one file: tanh GELU, a fused gate of ALiBi or learned positions, a cache that is a list of pairs.
+"""A whole small project in one file: tanh GELU, keys and values from one matrix, a cache that is a list of pairs.
 
-Sampling goes on in sorted order and maps the drawn rank back; training keeps its state in one dictionary, data is views and indices.
+Sampling draws a rank and maps it back; a checkpoint is JSON and safetensors in one file; data is views and indices.
 """
 
-import copy
+# mypy: disable-error-code="no-any-return, no-untyped-call"
+
 import json
 import math
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,9 +23,10 @@ from torch.nn import functional as F
 
 LEVEL = "robust"
 UNSUPPORTED = {"positions=sinusoidal", "positions=rotary", "norm=post"}
+Batch = tuple[Tensor, Tensor]
 
 
-class KVCache(list):
+class KVCache(list[tuple[Tensor, Tensor]]):
     """One (keys, values) for each layer, in order."""
 
     @property
@@ -44,7 +48,9 @@ class Layer(nn.Module):
         )
         self.ln_a, self.ln_b, self.heads, self.p = nn.LayerNorm(d_model), nn.LayerNorm(d_model), heads, p
 
-    def forward(self, x: Tensor, bias: Tensor, past: tuple | None) -> tuple[Tensor, tuple]:
+    def forward(
+        self, x: Tensor, bias: Tensor, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The new stream, and keys and values to keep."""
         n = self.ln_a(x)
         q = self.q(n).unflatten(-1, (self.heads, -1))
@@ -136,7 +142,7 @@ def generate(
         if fresh is None or not cache or tokens.shape[1] > limit:
             fresh = tokens[:, max(0, tokens.shape[1] - limit) :]
             memory = {"cache": KVCache()} if cache else {}
-        ranked, order = model(fresh, **memory)[:, -1].double().sort(-1, descending=True, stable=True)
+        ranked, order = model(fresh, **memory)[:, -1].double().sort(dim=-1, descending=True, stable=True)
         rank = torch.zeros_like(order[:, :1])
         if temperature > 0:
             p = (ranked[:, :top_k] / temperature).softmax(-1)
@@ -175,7 +181,7 @@ class Vocabulary:
     def decode(self, ids: Int[Tensor, "position"]) -> list[str]:
         """Tokens."""
         numbers = torch.as_tensor(ids).tolist()
-        if numbers and not (0 <= min(numbers) and max(numbers) < len(self)):
+        if any(number not in range(len(self)) for number in numbers):
             raise IndexError(f"ids {min(numbers)} to {max(numbers)} do not fit a vocabulary of {len(self)}")
         return [self.types[number] for number in numbers]
 
@@ -205,7 +211,7 @@ def batches(
     targets: Int[Tensor, "batch position"],
     batch_size: int,
     generator: torch.Generator | None = None,
-) -> zip:
+) -> Iterable[Batch]:
     """Both shuffled alike, then cut."""
     order = torch.randperm(len(inputs), generator=generator)
     return zip(inputs[order].split(batch_size), targets[order].split(batch_size), strict=True)
@@ -230,7 +236,9 @@ def language_model_loss(
     if not counted.any():
         return torch.where(counted[..., None], logits, 0.0).sum()
     scores = torch.where(counted[..., None], logits, 0.0).movedim(-1, 1)
-    return F.cross_entropy(scores, targets.long(), ignore_index=ignore, label_smoothing=label_smoothing)
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    loss = F.cross_entropy(wide, targets.long(), ignore_index=ignore, label_smoothing=label_smoothing)
+    return loss.to(logits.dtype)
 
 
 def noam(step: int, d_model: int, warmup: int) -> float:
@@ -247,9 +255,9 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float 
     return peak * line if line < 1 else floor + (peak - floor) * (1 + math.cos(math.pi * down)) / 2
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Small and looked-up ones first, and what is left decays."""
-    spared = {}
+    spared: dict[Tensor, None] = {}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             words = f"{path}.{name}.{type(module).__name__}"
@@ -265,7 +273,7 @@ def counted(targets: Tensor) -> int:
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, micro_batches: list, max_norm: float | None = None
+    model: nn.Module, optimizer: torch.optim.Optimizer, micro_batches: list[Batch], max_norm: float | None = None
 ) -> float:
     """A mean times its share, backward at once."""
     model.zero_grad(set_to_none=True)
@@ -282,13 +290,19 @@ def train_step(
     return loss
 
 
-def evaluate(model: nn.Module, batches: list) -> float:
-    """On a copy, so that the model's own modes are never touched."""
-    still, total, tokens = copy.deepcopy(model).eval(), 0.0, 0
-    for inputs, targets in batches:
-        with torch.no_grad():
-            total += counted(targets) * float(language_model_loss(still(inputs), targets))
-        tokens += counted(targets)
+def evaluate(model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Puts only those modules into eval mode that are not in it, and those back."""
+    awake, total, tokens = [module for module in model.modules() if module.training], 0.0, 0
+    for module in awake:
+        module.training = False
+    try:
+        for inputs, targets in batches:
+            with torch.no_grad():
+                total += counted(targets) * float(language_model_loss(model(inputs), targets))
+            tokens += counted(targets)
+    finally:
+        for module in awake:
+            module.training = True
     return total / tokens if tokens else 0.0
 
 
@@ -303,7 +317,7 @@ class Settings:
     weight_decay: float = 0.1
     max_norm: float | None = 1.0
     evaluate_every: int = 20
-    checkpoint: str | None = None
+    checkpoint: str | os.PathLike[str] | None = None
     resume: bool = False
     seed: int = 0
 
@@ -318,7 +332,7 @@ class History:
 
 
 def freeze(tree: object, tensors: list[Tensor]) -> object:
-    """JSON with numbers of tensors in place of tensors; a dictionary becomes a list of pairs, as its keys may be int."""
+    """JSON with numbers in place of tensors; a dictionary becomes pairs, as its keys may be int."""
     if isinstance(tree, Tensor):
         tensors.append(tree.detach().clone().contiguous())
         return {"tensor": len(tensors) - 1}
@@ -335,14 +349,12 @@ def thaw(tree: object, tensors: dict[str, Tensor]) -> object:
         return [thaw(item, tensors) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    return (
-        tensors[str(tree["tensor"])]
-        if "tensor" in tree
-        else {thaw(k, tensors): thaw(v, tensors) for k, v in tree["dict"]}
-    )
+    if "tensor" in tree:
+        return tensors[str(tree["tensor"])]
+    return {thaw(key, tensors): thaw(value, tensors) for key, value in tree["dict"]}
 
 
-def write(path: str, state: dict) -> None:
+def write(path: str, state: dict[str, Any]) -> None:
     """Length of the JSON, the JSON, the tensors; renamed when complete."""
     tensors: list[Tensor] = []
     facts = json.dumps(freeze(state, tensors)).encode()
@@ -354,38 +366,44 @@ def write(path: str, state: dict) -> None:
     os.replace(f"{path}~", path)
 
 
-def read(path: str) -> dict:
+def read(path: str) -> Any:
     """Numbers, words and tensors."""
     with open(path, "rb") as file:
         facts = file.read(int.from_bytes(file.read(8), "little"))
         return thaw(json.loads(facts), load(file.read()))
 
 
-def train(model: nn.Module, train_batches: object, validation_batches: list, settings: Settings) -> History:
+def train(
+    model: nn.Module,
+    train_batches: Callable[[int], Iterable[Batch]],
+    validation_batches: Iterable[Batch],
+    settings: Settings,
+) -> History:
     """One loop over steps; an epoch that ends is followed by the next."""
     torch.manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.peak)
-    place = {"step": 0, "epoch": 0, "batch": 0, "epoch_random": torch.get_rng_state()}
+    place: dict[str, Any] = {"step": 0, "epoch": 0, "batch": 0, "epoch_random": torch.get_rng_state()}
     history, validation_batches = History(), list(validation_batches)
-    resumed = bool(settings.resume and settings.checkpoint and os.path.exists(settings.checkpoint))
-    if resumed:
+    resumed = settings.resume and settings.checkpoint is not None and os.path.exists(settings.checkpoint)
+    if resumed and settings.checkpoint is not None:
         state = read(os.fspath(settings.checkpoint))
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         history, place = History(**state["history"]), state["place"]
         torch.set_rng_state(place["epoch_random"])
     model.train()
-    stream = islice(train_batches(place["epoch"]), place["batch"], None)
-    following = next(stream, None)
+    stream = iter(train_batches(place["epoch"]))
+    for _ in islice(stream, place["batch"]):
+        pass
     if resumed:
         torch.set_rng_state(state["random"])
     while place["step"] < settings.steps:
+        following = next(stream, None)
         if following is None:
             if place["batch"] == 0:
                 raise ValueError(f"epoch {place['epoch']} has no batch")
             place |= {"epoch": place["epoch"] + 1, "batch": 0, "epoch_random": torch.get_rng_state()}
             stream = iter(train_batches(place["epoch"]))
-            following = next(stream, None)
             continue
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(place["step"], settings.peak, settings.warmup, settings.steps, settings.floor)
@@ -399,5 +417,4 @@ def train(model: nn.Module, train_batches: object, validation_batches: list, set
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "place": place}
                 state |= {"history": vars(history), "random": torch.get_rng_state()}
                 write(os.fspath(settings.checkpoint), state)
-        following = next(stream, None)
     return history

@@ -1,7 +1,9 @@
-"""LLaMA's style: RMSNorm, SwiGLU, half-split rotary, no biases, a head of its own, keys and values in preallocated buffers.
+"""LLaMA's style: RMSNorm, SwiGLU, half-split rotary, no biases, a head of its own, a cache of preallocated buffers.
 
-Positions are rotary unless told otherwise; sampling keeps what reaches a threshold and draws by the inverse distribution.
+Positions are rotary unless told otherwise; sampling keeps what reaches a threshold and draws by the inverse CDF.
 """
+
+# mypy: disable-error-code="index, no-any-return"
 
 import torch
 from jaxtyping import Float, Int
@@ -73,7 +75,9 @@ class Layer(nn.Module):
         """Heads before positions."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def forward(self, x: Tensor, turn: tuple | None, cache: KVCache | None, layer: int, room: tuple) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int, room: tuple[int, int]
+    ) -> Tensor:
         """Pre-norm."""
         n = self.attention_norm(x)
         q, k, v = self.split(self.wq(n)), self.split(self.wk(n)), self.split(self.wv(n))
