@@ -1,6 +1,6 @@
 """Names the mistake: the one that gives the learner's result on every call of the case, where the right answer differs.
 
-The requirement's cases run again with each mistake as the implementation, its modules loaded with the learner's
+The requirement's smallest failing case and a few others run with each mistake as the implementation, its modules loaded with the learner's
 weights. A mistake is named only if it agrees with all of the learner's calls, in value and gradient, and fails as well.
 """
 
@@ -19,7 +19,7 @@ from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
 
 SECONDS = 3.0  # for one call of a mistake; what takes longer is not compared
-OTHER_CASES = 6  # besides the smallest one that fails
+OTHER_CASES = 4  # besides the smallest one that fails
 
 Body = Callable[..., None]
 Case = dict[str, Any]
@@ -117,12 +117,14 @@ def suspects(requirement: Requirement) -> list[str]:
 
 def explain(requirement: Requirement, impl: Implementation) -> list[str]:
     """The names of the mistakes that explain every call of every case that was drawn; empty where none does."""
-    log = impl.log
+    log, patterns = impl.log, getattr(requirement.function, "patterns", {})
     if not log.calls or log.body is None or impl.name.startswith("reference"):
         return []
     try:
         with _graphs_are_kept():
-            return _explain(requirement, impl, log.body, [log.case, *log.cases[:OTHER_CASES]])
+            fixed = {name: log.case[name] for name in log.case.keys() - patterns.keys()}
+            others = [case | fixed for case in draw.more_cases(patterns, OTHER_CASES)] if patterns else []
+            return _explain(requirement, impl, log.body, [log.case, *others])
     except Exception:  # a diagnosis that breaks is none; the verdict stands without it
         return []
 

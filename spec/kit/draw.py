@@ -138,6 +138,32 @@ def tokens(vocab: int, *shape: int, key: object = "") -> Tensor:
     return torch.randint(vocab, shape, generator=generator("tokens", key, vocab, *shape))
 
 
+def more_cases(patterns: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Other cases of a requirement than those that Hypothesis came by, of larger and other sizes."""
+    names = list(dict.fromkeys(name for pattern in patterns.values() for name in _axes_of(pattern)))
+    cases = []
+    for number in range(count):
+        source = generator("more", number, *names)
+        free = (2 + torch.randperm(max(MOST, len(names)), generator=source)).tolist()
+        choose = [int(n) for n in torch.randint(2**20, (len(patterns),), generator=source)]
+        cases.append(_case(patterns, dict(zip(names, free, strict=False)), choose))
+    return cases
+
+
+def _case(patterns: dict[str, Any], sizes: dict[str, int], choose: Sequence[int]) -> dict[str, Any]:
+    """The arguments of one case; `choose` picks from the lists."""
+    case: dict[str, Any] = {}
+    for (argument, pattern), number in zip(patterns.items(), choose, strict=True):
+        if isinstance(pattern, list):
+            case[argument] = pattern[number % len(pattern)]
+        elif isinstance(pattern, Axis):
+            case[argument] = sizes[pattern.name]
+        else:
+            values = Values(pattern) if isinstance(pattern, str) else pattern
+            case[argument] = _fill(argument, values, sizes)
+    return case
+
+
 @st.composite
 def _cases(draw: st.DrawFn, patterns: dict[str, Any]) -> dict[str, Any]:
     names = dict.fromkeys(name for pattern in patterns.values() for name in _axes_of(pattern))
@@ -145,16 +171,8 @@ def _cases(draw: st.DrawFn, patterns: dict[str, Any]) -> dict[str, Any]:
     for name in names:
         free = [n for n in range(LEAST.get(name, 1), MOST + len(names)) if n not in sizes.values()]
         sizes[name] = draw(st.sampled_from(free[:MOST]))
-    case: dict[str, Any] = {}
-    for argument, pattern in patterns.items():
-        if isinstance(pattern, list):
-            case[argument] = draw(st.sampled_from(pattern))
-        elif isinstance(pattern, Axis):
-            case[argument] = sizes[pattern.name]
-        else:
-            values = Values(pattern) if isinstance(pattern, str) else pattern
-            case[argument] = _fill(argument, values, sizes)
-    return case
+    lists = [pattern if isinstance(pattern, list) else [0] for pattern in patterns.values()]
+    return _case(patterns, sizes, [draw(st.integers(0, len(items) - 1)) for items in lists])
 
 
 def run_case(log: Log, body: Callable[..., None], case: dict[str, Any], impl: Any) -> None:
@@ -175,7 +193,6 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
         def test(impl: Any, **fixtures: Any) -> None:
-            impl.log.cases = []
             missing: list[str] = []
             ran: list[bool] = []
 
@@ -200,6 +217,7 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
 
         signature = inspect.signature(body)
         kept = [p for name, p in signature.parameters.items() if name not in patterns]
+        test.patterns = patterns  # type: ignore[attr-defined]
         test.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
         return test
 

@@ -20,7 +20,7 @@ def who_sees_whom(layer: Callable[[Tensor], Tensor], x: Tensor) -> Bool[Tensor, 
     rows = []
     for position in range(out.shape[1]):
         weigh = torch.linspace(0.5, 1.5, out.shape[-1], dtype=out.dtype)  # no symmetry of a norm cancels it
-        (moved,) = torch.autograd.grad((out[0, position] * weigh).sum(), x, retain_graph=True)
+        (moved,) = torch.autograd.grad((out[0, position] * weigh).sum(), x, retain_graph=True, materialize_grads=True)
         rows.append(moved[0].abs().amax(-1) > 0)
     return torch.stack(rows)
 

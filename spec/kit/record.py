@@ -43,7 +43,6 @@ class Log:
     calls: list[Call] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
     case: dict[str, Any] = field(default_factory=dict)
-    cases: list[dict[str, Any]] = field(default_factory=list)  # all of the requirement, in the order of drawing
     body: Callable[..., None] | None = None
     depth: int = 0
     seconds: float = limit.CALL_SECONDS
@@ -52,8 +51,6 @@ class Log:
     def begin(self, body: Callable[..., None], case: dict[str, Any]) -> None:
         """Forgets the case before and starts the next."""
         self.calls, self.made, self.case, self.body, self.depth = [], [], case, body, 0
-        if case and len(self.cases) < CAPACITY:
-            self.cases.append(case)
 
     def remember(self, name: str, module: nn.Module) -> None:
         """Keeps the weights that a module starts from, or gives it those of the run that is followed."""
