@@ -358,19 +358,6 @@ def test_agrees_with_torch(impl: Attention, q: Tensor, k: Tensor, v: Tensor, mas
     assert_close(impl.attention(q, k, v, mask, bias), F.scaled_dot_product_attention(q, k, v, both))
 
 
-@rejects("cuts_to_fit")
-@for_all(q="batch query d_k", k="batch (2 pair) d_k", v="batch (2 pair) d_v")
-def test_sizes_that_do_not_fit_are_errors(impl: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Queries and keys of different d_k are an error, and so are more keys than values.
-
-    Code that quietly cuts or broadcasts to make sizes fit hides the mistake that made them differ.
-
-    Hint: einsum and matmul raise this error by themselves.
-    """
-    assert refuses(lambda: impl.attention(torch.cat([q, q], -1), k, v))
-    assert refuses(lambda: impl.attention(q, torch.cat([k, k], -2), v))
-
-
 @rejects("output_in_float32", "computes_in_float32", "masked_by_subtraction", "masked_by_1e9_in_float16")
 @for_all(
     q="batch query d_k", k="batch key d_k", v="batch key d_v", dtype=[torch.float64, torch.bfloat16, torch.float16]
@@ -399,6 +386,20 @@ def test_inputs_are_not_modified(impl: Attention, q: Tensor, k: Tensor, v: Tenso
     impl.attention(q, k, v, torch.ones(q.shape[1], k.shape[1], dtype=torch.bool), bias)
     for now, then in zip((q, k, v, bias), before, strict=True):
         assert torch.equal(now, then)
+
+
+@robust
+@rejects("cuts_to_fit")
+@for_all(q="batch query d_k", k="batch (2 pair) d_k", v="batch (2 pair) d_v")
+def test_sizes_that_do_not_fit_are_errors(impl: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Queries and keys of different d_k are an error, and so are more keys than values.
+
+    Code that quietly cuts or broadcasts to make sizes fit hides the mistake that made them differ.
+
+    Hint: einsum and matmul raise this error by themselves.
+    """
+    assert refuses(lambda: impl.attention(torch.cat([q, q], -1), k, v))
+    assert refuses(lambda: impl.attention(q, torch.cat([k, k], -2), v))
 
 
 @robust

@@ -345,20 +345,6 @@ def _feed_forward(d_model: int, d_ff: int, gated: bool = False) -> dict[str, tup
     return _linear("up", d_model, d_ff) | gate | _linear("down", d_ff, d_model)
 
 
-@rejects("misspelt_activation_is_gelu", "misspelt_norm_is_post")
-@for_all(names=[("GeLU?", "Post"), ("", ""), ("tanh", "none")], examples=3)
-def test_unknown_options_are_errors(impl: Blocks, names: tuple[str, str]) -> None:
-    """An activation or a norm order that does not exist is an error when the module is made.
-
-    A default that steps in for a misspelt word trains another model than the one that was meant.
-
-    Hint: look the word up in a dictionary, or compare with all that are known; do not end in a bare `else`.
-    """
-    activation, norm = names
-    assert refuses(lambda: impl.FeedForward(d_model=8, d_ff=16, activation=activation))
-    assert refuses(lambda: impl.DecoderBlock(d_model=8, heads=2, d_ff=16, norm=norm))
-
-
 @rejects("heads_cut_to_fit_the_block")
 @for_all(d_model=[5, 7], heads=[2, 3], examples=2)
 def test_a_block_whose_heads_do_not_divide_d_model_is_an_error(impl: Blocks, d_model: int, heads: int) -> None:
@@ -665,6 +651,21 @@ def test_blocks_leave_their_inputs_alone(impl: Blocks, x: Tensor, heads: int, no
     impl.FeedForward(d_model=x.shape[-1], d_ff=8)(x)
     impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=8, norm=norm)(x)
     assert torch.equal(x, before)
+
+
+@robust
+@rejects("misspelt_activation_is_gelu", "misspelt_norm_is_post")
+@for_all(names=[("GeLU?", "Post"), ("", ""), ("tanh", "none")], examples=3)
+def test_unknown_options_are_errors(impl: Blocks, names: tuple[str, str]) -> None:
+    """An activation or a norm order that does not exist is an error when the module is made.
+
+    A default that steps in for a misspelt word trains another model than the one that was meant.
+
+    Hint: look the word up in a dictionary, or compare with all that are known; do not end in a bare `else`.
+    """
+    activation, norm = names
+    assert refuses(lambda: impl.FeedForward(d_model=8, d_ff=16, activation=activation))
+    assert refuses(lambda: impl.DecoderBlock(d_model=8, heads=2, d_ff=16, norm=norm))
 
 
 @robust

@@ -687,10 +687,10 @@ def test_rotary_turns_queries_and_keys_by_their_position(impl: Heads, x: Tensor,
 def test_a_converted_module_keeps_the_dtype(impl: Heads, x: Tensor, heads: int, dtype: torch.dtype) -> None:
     """After `.to(dtype)`, float64, bfloat16 and float16 come back as what went in, mask and bias or not.
 
-    Hint: a bias in float32 turns the scores into float32: `bias.to(scores)`.
+    Hint: what is made inside, like a scale or a mask of numbers, has to follow the input's type: `.to(x.dtype)`.
     """
     attention = impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads).to(dtype).eval()
-    mask, bias = lower_triangle(x.shape[1]), randn(heads, x.shape[1], x.shape[1])
+    mask, bias = lower_triangle(x.shape[1]), randn(heads, x.shape[1], x.shape[1]).to(dtype)
     assert attention(x.to(dtype)).dtype == dtype
     assert attention(x.to(dtype), mask=mask).dtype == dtype
     assert attention(x.to(dtype), mask=mask, bias=bias).dtype == dtype

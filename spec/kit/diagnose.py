@@ -1,7 +1,8 @@
 """Names the mistake: the one that gives the learner's result on every call of the case, where the right answer differs.
 
-The requirement's smallest failing case and a few others run with each mistake as the implementation, its modules loaded with the learner's
-weights. A mistake is named only if it agrees with all of the learner's calls, in value and gradient, and fails as well.
+The smallest failing case and a few others run with each mistake as the implementation, its modules loaded with the
+learner's weights. A mistake is named only if it agrees with all of the learner's calls, in value and gradient, and
+fails as well.
 """
 
 import contextlib

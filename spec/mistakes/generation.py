@@ -649,6 +649,23 @@ class _Overwrites(LayerKeysAndValues):
         return key, value
 
 
+class _TheLastFour(LayerKeysAndValues):
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = super().extend(key, value)
+        self._held = keys[..., -4:, :].detach(), values[..., -4:, :].detach()
+        self.length = self._held[0].shape[-2]
+        return keys, values
+
+
+@instead_of(KVCache)
+class drops_the_oldest_keys(KVCache):
+    """Only the newest keys are kept, and counted. All are visible until the context ends, and their number is where the
+    next token stands.
+    """
+
+    layer = _with(_TheLastFour)
+
+
 @instead_of(KVCache)
 class newest_keys_come_first(KVCache):
     """New keys and values are put before the old ones. They follow them, as masks and slopes expect."""
