@@ -1,4 +1,4 @@
-"""Training: the loss, the learning rate, the groups, a step, an evaluation, and a run that survives its interruption."""
+"""Training: the loss, the rate, the groups, a step, an evaluation, and a run that survives its interruption."""
 
 import math
 import os
@@ -137,8 +137,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> float:
 class Settings:
     """What `train` does: `steps` updates by AdamW, their learning rate by warmup_cosine(…, peak, warmup, steps, floor).
 
-    Every `evaluate_every` steps, and after the last one, the validation loss is measured and, where `checkpoint` names a
-    file, the run is saved there. `resume` goes on from that file, if it is there. A fresh run starts with the random
+    Every `evaluate_every` steps, and after the last one, the validation loss is measured and, where `checkpoint` names
+    a file, the run is saved there. `resume` goes on from that file, if it is there. A fresh run starts with the random
     numbers of `seed`.
     """
 
@@ -156,7 +156,7 @@ class Settings:
 
 @dataclass
 class History:
-    """An entry an evaluation: after how many steps, the mean training loss since the one before, the validation loss."""
+    """An entry an evaluation: the step, the mean training loss since the entry before, the validation loss."""
 
     steps: list[int] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
@@ -264,7 +264,9 @@ def _set_random_state(state: dict[str, Any]) -> None:
 def _write(path: Path, state: dict[str, Any]) -> None:
     """The file at `path` is the old one until the new one is complete on the disk; then it is the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")  # in the same folder, so that it can be renamed
+    unfinished = path.with_name(
+        f"{path.name}.{os.getpid()}.unfinished"
+    )  # in the same folder, so that it can be renamed
     try:
         with unfinished.open("wb") as file:
             torch.save(state, file)

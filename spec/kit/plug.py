@@ -259,7 +259,8 @@ class Implementation:
         """What the implementation says that it does not offer."""
         listed = getattr(module, "UNSUPPORTED", ())
         package = sys.modules.get(self.home.module)
-        return frozenset({*listed, *getattr(package, "UNSUPPORTED", ())} if self.owns(module) else ())
+        names = {*listed, *getattr(package, "UNSUPPORTED", ())} if self.owns(module) else set()
+        return frozenset(names | ({"KVCache", "cache=True"} if names & {"cache", "cache=True"} else set()))
 
     def owns(self, module: ModuleType) -> bool:
         """Whether a module is the implementation's own and not a helper's."""

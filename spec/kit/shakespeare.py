@@ -6,7 +6,7 @@ import io
 import math
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,23 +36,24 @@ class Result:
 
 
 @functools.cache  # two requirements ask for the same training
-def learned(impl: Any, text: str) -> Result:
+def learned(impl: Any, text: str, decoder: Callable[..., nn.Module], train: Callable[..., Any]) -> Result:
     """Trains the implementation's model on the text, shows how it goes and a sample, and returns the losses."""
     words = impl.tokenize(text)
     # the vocabulary must not know the last tenth, so the words are cut before they are numbers
     vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=VOCAB)
-    train, validation = impl.train_validation_split(vocabulary.encode(words), 0.1)
-    counted = [model(train, validation, len(vocabulary)) for model in (_unigram, _bigram, _trigram)]
+    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
+    counted = [model(seen, unseen, len(vocabulary)) for model in (_unigram, _bigram, _trigram)]
     lines = {
         "ln(vocab)": math.log(len(vocabulary)),
         **dict(zip(("unigram", "Kneser-Ney bigram", "trigram"), counted, strict=True)),
     }
-    model = impl.DecoderLM(vocab=len(vocabulary), max_length=CONTEXT, **SIZES)
+    model = decoder(vocab=len(vocabulary), max_length=CONTEXT, **SIZES)
     show = _Show(model, lines, corpus.title(text))
-    _train(impl, model, train, validation, show)
+    with show:
+        train(model, *_batches(impl, seen, unseen, show))
     with _unwatched(impl):
-        loss = _loss(model, *impl.sequences(validation, CONTEXT))
-        sample = "".join(vocabulary.decode(_sample(model, validation[:CONTEXT])))
+        loss = _loss(model, *impl.sequences(unseen, CONTEXT))
+        sample = "".join(vocabulary.decode(_sample(model, unseen[:16])))
     show.end(loss, sample)
     return Result(loss, *counted)
 
@@ -60,18 +61,22 @@ def learned(impl: Any, text: str) -> Result:
 _unigram, _bigram, _trigram = kneser_ney.unigram, kneser_ney.bigram, kneser_ney.trigram
 
 
-def _train(impl: Any, model: nn.Module, train: Tensor, validation: Tensor, show: "_Show") -> None:
-    inputs, targets = impl.sequences(train, CONTEXT)
+def _batches(impl: Any, seen: Tensor, unseen: Tensor, show: "_Show") -> tuple[Any, Any, Any]:
+    """What `train` is given besides the model."""
+    # Words and what stands between them take turns. If all sequences began with a word, a model with learned positions
+    # would rely on it and be lost in a text that begins with a space: so the second half begins one token later.
+    middle = len(seen) // 2 // CONTEXT * CONTEXT
+    halves = [impl.sequences(half, CONTEXT) for half in (seen[:middle], seen[middle + 1 :])]
+    inputs, targets = (torch.cat([half[number] for half in halves]) for number in (0, 1))
     # from all over the validation part, which holds several works
-    part = [each[::24].split(32) for each in impl.sequences(validation, CONTEXT)]
+    part = [each[::24].split(32) for each in impl.sequences(unseen, CONTEXT)]
 
     def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
         for each in impl.batches(inputs, targets, BATCH, draw.generator("shakespeare", number)):
             yield show.about_to_train(each)
 
     settings = impl.Settings(steps=STEPS, evaluate_every=EVALUATE_EVERY, checkpoint=None, resume=False, seed=0, **RATES)
-    with show:
-        impl.train(model, epoch, show.about_to_evaluate(list(zip(*part, strict=True))), settings)
+    return epoch, show.about_to_evaluate(list(zip(*part, strict=True))), settings
 
 
 @contextlib.contextmanager
@@ -102,7 +107,7 @@ def _sample(model: nn.Module, prompt: Tensor) -> Tensor:
         logits = model(ids[None, -CONTEXT:])[0, -1] / 0.8
         logits[0] = -math.inf
         ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=source)])
-    return ids[len(prompt) :]
+    return ids
 
 
 class _Show:
@@ -168,9 +173,10 @@ class _Show:
         return math.nan if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
 
     def _state(self) -> str:
-        seen = "" if math.isnan(self.validation) else f" · validation {self.validation:.2f}"
         best = self.now if math.isnan(self.validation) else self.validation
-        return f"loss {self.now:.2f}{seen} · {self._lines(best)}"
+        ahead = [f"next: {name} {line:.2f}" for name, line in self.lines.items() if not best < line]
+        seen = "" if math.isnan(self.validation) else f", validation {self.validation:.2f}"
+        return f"loss {self.now:.2f}{seen}, {ahead[0] if ahead else 'below all lines'}"
 
     def _lines(self, loss: float) -> str:
         return ", ".join(f"{name} {line:.2f}{' ✓' if loss < line else ''}" for name, line in self.lines.items())

@@ -1,5 +1,7 @@
 """Weights by their canonical names: give them, take them, move them off their start."""
 
+import re
+import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,18 +15,25 @@ from spec.kit.verdict import CannotCheck
 
 def _own_names(module: nn.Module) -> dict[str, str]:
     """{canonical: own}, from PARAMETERS on the class or in its file."""
-    import sys
-
     listed = getattr(module, "PARAMETERS", None)
     if listed is None:
         listed = getattr(sys.modules.get(type(module).__module__), "PARAMETERS", {})
     return dict(listed)
 
 
+def _own(name: str, names: Mapping[str, str]) -> str:
+    """An own name; `blocks.N.norm_1.weight` in the mapping stands for every block's."""
+    for number in re.findall(r"(?<=\.)\d+(?=\.)", name):
+        general = name.replace(f".{number}.", ".N.", 1)
+        if general in names:
+            return names[general].replace(".N.", f".{number}.", 1)
+    return names.get(name, name)
+
+
 def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads canonical weights. Raises CannotCheck where the names are others, AssertionError where shapes differ."""
     names = _own_names(module)
-    own = {names.get(name, name): value for name, value in state.items()}
+    own = {_own(name, names): value for name, value in state.items()}
     try:
         left = module.load_state_dict(own, strict=False)
     except RuntimeError as error:

@@ -168,9 +168,7 @@ def loss_in_float32(logits: Tensor, targets: Tensor, ignore: int = -100, label_s
 
 
 @instead_of(language_model_loss)
-def sums_in_half_precision(
-    logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
-) -> Tensor:
+def sums_in_half_precision(logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0) -> Tensor:
     """The losses are summed in the logits' own half precision, where the sum of many tokens overflows."""
     count = (targets != ignore).sum().clamp_min(1)
     mean = language_model_loss(logits.float(), targets, ignore, label_smoothing)
@@ -430,7 +428,8 @@ def micro_batches_are_summed(
     """The micro-batches' mean losses are added up, so the gradient grows with their number."""
     return _step(
         model, optimizer, micro_batches,
-        lambda _: nn.utils.clip_grad_norm_(model.parameters(), max_norm or math.inf), lambda counts: [1.0] * len(counts),
+        lambda _: nn.utils.clip_grad_norm_(model.parameters(), max_norm or math.inf),
+        lambda counts: [1.0] * len(counts),
     )  # fmt: skip
 
 
@@ -648,7 +647,8 @@ def first_batch_alone(model: nn.Module, batches: Iterable[Batch]) -> float:
 class max_norm_is_lost(Settings):  # noqa: N801
     """`max_norm` is taken and not kept."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.max_norm = None
 
 
@@ -656,7 +656,8 @@ class max_norm_is_lost(Settings):  # noqa: N801
 class resume_is_lost(Settings):  # noqa: N801
     """`resume` is taken and not kept, so that every run starts anew."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.resume = False
 
 
@@ -692,9 +693,7 @@ def _run(
     """The right training in one piece; each argument is a place where it goes wrong."""
     torch.manual_seed(settings.seed)
     optimizer = optimizer or torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.peak)
-    rate = rate or (
-        lambda step, _: warmup_cosine(step, settings.peak, settings.warmup, settings.steps, settings.floor)
-    )
+    rate = rate or (lambda step, _: warmup_cosine(step, settings.peak, settings.warmup, settings.steps, settings.floor))
     held_out, history = list(validation_batches), History()
     facts: dict[str, Any] = {"step": 0, "epoch": 0, "position": 0, "history": vars(history)}
     path = None if settings.checkpoint is None else Path(settings.checkpoint)
@@ -915,9 +914,7 @@ def random_state_is_forgotten(
     model: nn.Module, train_batches: Epochs, validation_batches: Iterable[Batch], settings: Settings
 ) -> History:
     """torch's random state is not in the checkpoint, so a resumed run drops out other channels."""
-    return _run(
-        model, train_batches, validation_batches, settings, forget=("random",), keep_epoch_random=False
-    )
+    return _run(model, train_batches, validation_batches, settings, forget=("random",), keep_epoch_random=False)
 
 
 @instead_of(train)

@@ -82,7 +82,7 @@ class Attention(nn.Module):
         return self.output((self.dropout(scores.softmax(dim=-1)) @ v).transpose(1, 2).flatten(-2))
 
 
-class FeedForward(nn.Module):
+class Network(nn.Module):
     """Up, GELU, down."""
 
     def __init__(self, d_model: int, d_ff: int) -> None:
@@ -100,7 +100,7 @@ class Block(nn.Module):
     def __init__(self, d_model: int, heads: int, d_ff: int, dropout: float, norm: str, rotary: bool) -> None:
         super().__init__()
         self.attention = Attention(d_model, heads, dropout, rotary)
-        self.feed_forward = FeedForward(d_model, d_ff)
+        self.feed_forward = Network(d_model, d_ff)
         self.norm_1, self.norm_2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.pre, self.dropout = norm == "pre", nn.Dropout(dropout)
 

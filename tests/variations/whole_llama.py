@@ -1,4 +1,4 @@
-"""LLaMA's style: RMSNorm, SwiGLU, half-split rotary, no biases, a head of its own, a cache of preallocated buffers.
+"""LLaMA's style: RootMeanSquare, SwiGLU, half-split rotary, no biases, a head of its own, a cache of preallocated buffers.
 
 Positions are rotary unless told otherwise; sampling keeps what reaches a threshold and draws by the inverse CDF.
 """
@@ -41,7 +41,7 @@ class KVCache:
         return self.keys[layer, :, :, : self.seen].clone(), self.values[layer, :, :, : self.seen].clone()
 
 
-class RMSNorm(nn.Module):
+class RootMeanSquare(nn.Module):
     """Statistics in float32 at least."""
 
     def __init__(self, d_model: int) -> None:
@@ -68,7 +68,7 @@ class Layer(nn.Module):
         self.wq, self.wk, self.wv, self.wo = (nn.Linear(d_model, d_model, bias=False) for _ in range(4))
         self.w1, self.w3 = nn.Linear(d_model, d_ff, bias=False), nn.Linear(d_model, d_ff, bias=False)
         self.w2 = nn.Linear(d_ff, d_model, bias=False)
-        self.attention_norm, self.ffn_norm = RMSNorm(d_model), RMSNorm(d_model)
+        self.attention_norm, self.ffn_norm = RootMeanSquare(d_model), RootMeanSquare(d_model)
         self.heads, self.dropout = heads, nn.Dropout(dropout)
 
     def split(self, x: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class DecoderLM(nn.Module):
         self.max_length, self.turns, self.d_k = max_length, positions == "rotary", d_model // heads
         self.tok_embeddings = nn.Embedding(vocab, d_model)
         self.layers = nn.ModuleList(Layer(d_model, heads, d_ff or 4 * d_model, dropout) for _ in range(layers))
-        self.norm = RMSNorm(d_model)
+        self.norm = RootMeanSquare(d_model)
         self.lm_head = nn.Linear(d_model, vocab, bias=False)
         for weight in self.parameters():
             if weight.ndim == 2:
