@@ -359,11 +359,9 @@ def test_agrees_with_torch(impl: Attention, q: Tensor, k: Tensor, v: Tensor, mas
 
 
 @rejects("output_in_float32", "computes_in_float32", "masked_by_subtraction", "masked_by_1e9_in_float16")
-@for_all(
-    q="batch query d_k", k="batch key d_k", v="batch key d_v", dtype=[torch.float64, torch.bfloat16, torch.float16]
-)
+@for_all(q="batch query d_k", k="batch key d_k", v="batch key d_v", dtype=[torch.float64, torch.bfloat16])
 def test_output_has_the_inputs_dtype(impl: Attention, q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> None:
-    """float64, bfloat16 and float16 come back as what went in.
+    """float64 and bfloat16 come back as what went in.
 
     A hidden conversion costs memory and speed, or accuracy, and breaks the next layer.
 

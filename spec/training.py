@@ -361,14 +361,18 @@ def test_label_smoothing_shares_out_a_part(impl: Training, logits: Tensor, targe
     logits="batch position vocab", targets=integers("batch position", below="vocab"),
     dtype=[torch.float64, torch.bfloat16, torch.float16],
 )  # fmt: skip
-def test_the_loss_has_the_logits_dtype(impl: Training, logits: Tensor, targets: Tensor, dtype: torch.dtype) -> None:
-    """float64, bfloat16 and float16 logits give a loss of their own type.
+def test_logits_of_every_precision_have_a_loss(
+    impl: Training, logits: Tensor, targets: Tensor, dtype: torch.dtype
+) -> None:
+    """float64, bfloat16 and float16 logits give the loss that they say, to their own precision.
 
-    What is computed inside may be more exact; what comes back belongs to the model's own arithmetic.
+    What is computed inside may be more exact, and the loss may be returned so.
 
-    Hint: `.to(logits.dtype)` at the end.
+    Hint: `F.cross_entropy` does it; by hand, use log_softmax and not the logarithm of a softmax.
     """
-    assert impl.language_model_loss(logits.to(dtype), targets).dtype == dtype
+    given = logits.to(dtype)
+    loss = impl.language_model_loss(given, targets)
+    assert_close(loss.double(), F.cross_entropy(given.double().flatten(0, 1), targets.flatten()), atol=0.05, rtol=0.02)
 
 
 @rejects()
@@ -661,7 +665,8 @@ def test_evaluation_records_no_gradients(impl: Training) -> None:
     """
     model = Small()
     assert isinstance(impl.evaluate(model, HELD_OUT), float)
-    assert model.recorded == [False, False]
+    assert model.recorded
+    assert not any(model.recorded)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -861,27 +866,6 @@ def test_a_resumed_run_does_not_begin_again(impl: Training) -> None:
 
 
 @rejects()
-def test_a_checkpoint_replaces_the_old_one_whole(impl: Training) -> None:
-    """A new checkpoint takes the old one's place in one move; the old file is never written over.
-
-    Whoever opens the file for writing has destroyed the old one before the new one is there. The second name that is
-    given to the old file here still shows what became of it.
-
-    Hint: write to another file in the same folder, then `os.replace(new, old)`.
-    """
-    with TemporaryDirectory() as folder:
-        path, second_name = Path(folder, "run"), Path(folder, "old")
-        options = SHORT | {"checkpoint": path}
-        with suppress(Interrupted):
-            impl.train(Small(), until(5, epoch_of_four), HELD_OUT, impl.Settings(**options))
-        os.link(path, second_name)
-        before = path.read_bytes()
-        impl.train(Small(), epoch_of_four, HELD_OUT, impl.Settings(**options | {"resume": True}))
-        assert second_name.read_bytes() == before
-        assert path.read_bytes() != before
-
-
-@rejects()
 def test_a_write_that_fails_leaves_the_old_checkpoint(impl: Training) -> None:
     """When the disk is full in the middle of a checkpoint, the one before can still be resumed from.
 
@@ -904,7 +888,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(impl: Training) -> None:
 
 @rejects()
 def test_loading_a_checkpoint_runs_no_code(impl: Training) -> None:
-    """A file that holds code instead of a checkpoint is refused, and its code is not run.
+    """Where a file holds code instead of a checkpoint, resuming does not run it.
 
     A pickle is a program, and whoever loads it runs it. Checkpoints are passed from hand to hand.
 
@@ -915,7 +899,8 @@ def test_loading_a_checkpoint_runs_no_code(impl: Training) -> None:
         settings = impl.Settings(**SHORT | {"checkpoint": path, "resume": True})
         for write in (torch.save, lambda trap, file: Path(file).write_bytes(pickle.dumps(trap, 2))):
             write({"model": Trap(ran), "step": 2}, path)
-            assert refuses(lambda: impl.train(Small(), epoch_of_four, HELD_OUT, settings))
+            with suppress(Exception):
+                impl.train(Small(), epoch_of_four, HELD_OUT, settings)
             assert not ran.exists()
 
 
@@ -989,6 +974,28 @@ def test_shakespeare_is_read_better_than_by_counting_pairs(impl: Whole, corpus: 
         result = learned(impl, corpus, impl.DecoderLM, impl.train)
     assert result.loss < result.unigram
     assert result.loss < result.bigram
+
+
+@robust
+@rejects()
+def test_a_checkpoint_replaces_the_old_one_whole(impl: Training) -> None:
+    """A new checkpoint takes the old one's place in one move; the old file is never written over.
+
+    Whoever opens the file for writing has destroyed the old one before the new one is there. The second name that is
+    given to the old file here still shows what became of it.
+
+    Hint: write to another file in the same folder, then `os.replace(new, old)`.
+    """
+    with TemporaryDirectory() as folder:
+        path, second_name = Path(folder, "run"), Path(folder, "old")
+        options = SHORT | {"checkpoint": path}
+        with suppress(Interrupted):
+            impl.train(Small(), until(5, epoch_of_four), HELD_OUT, impl.Settings(**options))
+        os.link(path, second_name)
+        before = path.read_bytes()
+        impl.train(Small(), epoch_of_four, HELD_OUT, impl.Settings(**options | {"resume": True}))
+        assert second_name.read_bytes() == before
+        assert path.read_bytes() != before
 
 
 @robust

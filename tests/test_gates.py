@@ -22,7 +22,7 @@ MISTAKES = [each for chapter in CHAPTERS for each in catalogue.mistakes(chapter)
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda each: each.id)
 def test_a_requirement_is_a_sentence_a_reason_and_a_hint(requirement: Requirement) -> None:
-    """The first sentence is a short fact without 'should'; why and hint follow; it rejects something and uses something."""
+    """A short fact without 'should', why, a hint; it rejects something and uses something."""
     assert re.fullmatch(r"[^.]+(\.\d[^.]*)*\.", requirement.sentence), "one sentence, ended by a period"
     assert len(requirement.sentence) <= 140
     assert "should" not in requirement.sentence
@@ -118,7 +118,8 @@ def test_dependencies_point_one_way(tree: str) -> None:
 
 def test_loading_the_plugin_loads_no_implementation() -> None:
     """The kit imports neither reference nor student until a requirement asks."""
-    code = "import sys, spec.kit.plugin; print([m for m in sys.modules if m.partition('.')[0] in ('reference', 'student')])"
+    found = "[m for m in sys.modules if m.partition('.')[0] in ('reference', 'student')]"
+    code = f"import sys, spec.kit.plugin; print({found})"
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -19,11 +19,12 @@ VARIATIONS = sorted(
 def written(path: Path) -> list[str]:
     """The chapters of which a variation writes something."""
     text = path.read_text(encoding="utf-8")
+    starts = ("def {}(", "class {}(", "class {}:", "{} =")
     return [
         chapter
         for chapter in CHAPTERS
-        if any(f"\ndef {name}(" in text or f"\nclass {name}(" in text or f"\nclass {name}:" in text or f"\n{name} =" in text for name in catalogue.exercises(chapter))
-    ]  # fmt: skip
+        if any("\n" + start.format(name) in text for name in catalogue.exercises(chapter) for start in starts)
+    ]
 
 
 def check(path: Path) -> None:

@@ -68,8 +68,6 @@ def chapter_module(chapter: str) -> ModuleType:
 @functools.cache
 def exercises(chapter: str) -> dict[str, Exercise]:
     """The chapter's exercises, in the order of its Protocol."""
-    if not (ROOT / "spec" / f"{chapter}.py").exists():  # UNDER CONSTRUCTION
-        return {}
     protocol = getattr(chapter_module(chapter), chapter.title().replace("_", ""))
     found = {}
     for name, method in vars(protocol).items():
@@ -160,8 +158,6 @@ class Mistake:
 @functools.cache
 def mistakes(chapter: str) -> dict[str, Mistake]:
     """The chapter's mistakes, in the order of their file."""
-    if not (ROOT / "spec" / "mistakes" / f"{chapter}.py").exists():  # UNDER CONSTRUCTION
-        return {}
     module = importlib.import_module(f"spec.mistakes.{chapter}")
     return {
         name: Mistake(chapter, name, wrong.instead_of, " ".join(inspect.cleandoc(wrong.__doc__ or "").split()), wrong)

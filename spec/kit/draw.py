@@ -28,7 +28,7 @@ MOST = 7
 class Options:
     """How cases are drawn in this process: the plugin sets it once."""
 
-    examples: int = 10
+    examples: int = 6
     shrink: bool = True
     seed: int = 0
 

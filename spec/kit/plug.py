@@ -274,7 +274,7 @@ class Implementation:
         inside = self.home.inside
         if inspect.isclass(raw):
             watch = {name: contract for name, contract in found.methods.items() if hasattr(raw, name)}
-            made = built(found.name, raw, watch, inside, self.log) if watch else raw
+            made = built(found.name, raw, watch, inside, self.log, self.unsupported(module)) if watch else raw
         elif callable(raw):
             made = watched(found.name, raw, None if found.is_class else found.contract, inside, self.log)
         else:

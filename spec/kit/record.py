@@ -57,7 +57,8 @@ class Log:
         index = len(self.made)
         if index < len(self.weights) and self.weights[index].name == name:
             module.load_state_dict(self.weights[index].start)
-        start = {key: value.detach().clone() for key, value in module.state_dict().items()} if index < 8 else {}
+        state = module.state_dict().items() if index < 8 else ()
+        start = {key: value.detach().clone() for key, value in state if isinstance(value, Tensor)}
         self.made.append(Made(name, module, start))
 
 
@@ -171,10 +172,18 @@ def watched(
 
 
 def built(
-    name: str, factory: type[Any], watch: dict[str, Contract | None], inside: str, log: Log
+    name: str,
+    factory: type[Any],
+    watch: dict[str, Contract | None],
+    inside: str,
+    log: Log,
+    unsupported: frozenset[str] = frozenset(),
 ) -> Callable[..., Any]:
     """The class with its public methods under watch: a subclass, so that deep copies keep working."""
-    methods = {m: watched(f"{name}.{m}", getattr(factory, m), c, inside, log, method=True) for m, c in watch.items()}
+    methods = {
+        m: _within(unsupported, c, watched(f"{name}.{m}", getattr(factory, m), c, inside, log, method=True))
+        for m, c in watch.items()
+    }
     names = {"__module__": factory.__module__, "__qualname__": factory.__qualname__, "__doc__": factory.__doc__}
     recorded = types.new_class(factory.__name__, (factory,), exec_body=lambda body: body.update(methods | names))
 
@@ -191,6 +200,19 @@ def built(
         return made
 
     return make
+
+
+def _within(unsupported: frozenset[str], contract: Contract | None, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, which answers 'not offered' for an argument that UNSUPPORTED lists."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = contract.bind(args, kwargs) if contract else kwargs
+        if hit := sorted(key for key, value in given.items() if key in unsupported and value is not None):
+            raise NotOffered(hit[0])
+        return method(self, *args, **kwargs)
+
+    return call if unsupported else method
 
 
 def offered(

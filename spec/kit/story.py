@@ -128,6 +128,15 @@ def _unwritten(error: BaseException, requirement: Requirement, impl: Implementat
         story.state, story.why = WAITING, f"Waiting for {found.chapter}.{missing}, which is not written yet."
     else:
         story.state = UNWRITTEN
+        if (
+            found is not None
+            and missing not in impl.home.unwritten(found.chapter)
+            and not isinstance(error, NotWritten)
+        ):
+            story.state = UNMET
+            said = f": {error}" if str(error) else ""
+            story.why = f"{missing} raises NotImplementedError{said}. What is not offered belongs into UNSUPPORTED."
+            return
         story.why = f"Not written yet: {missing or (requirement.uses or ('the exercise',))[0]}."
 
 

@@ -32,6 +32,8 @@ def _own(name: str, names: Mapping[str, str]) -> str:
 
 def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads canonical weights. Raises CannotCheck where the names are others, AssertionError where shapes differ."""
+    if "same_weights" in getattr(sys.modules.get(type(module).__module__), "UNSUPPORTED", ()):
+        raise CannotCheck("cannot be checked: UNSUPPORTED names same_weights")
     names = _own_names(module)
     own = {_own(name, names): value for name, value in state.items()}
     try:
@@ -76,6 +78,8 @@ def random_state(shapes: Mapping[str, tuple[int, ...]], scale: float = 0.3) -> d
 def perturb(module: Any, scale: float = 0.2) -> Any:
     """Moves every parameter off its start, so that nothing hides behind zeros and ones. Returns the module."""
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         noise = torch.randn(parameter.shape, generator=draw.generator("perturb", zlib.crc32(name.encode())))
         parameter += scale * noise.to(parameter)
     return module

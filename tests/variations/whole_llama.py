@@ -1,4 +1,4 @@
-"""LLaMA's style: RootMeanSquare, SwiGLU, half-split rotary, no biases, a head of its own, a cache of preallocated buffers.
+"""LLaMA's style: RMSNorm, SwiGLU, half-split rotary, no biases, a head of its own, a cache of preallocated buffers.
 
 Positions are rotary unless told otherwise; sampling keeps what reaches a threshold and draws by the inverse CDF.
 """
