@@ -204,7 +204,6 @@ def test_hidden_keys_have_no_influence(impl: Attention, q: Tensor, k: Tensor, v:
     "mask_is_ignored",
     "masked_score_is_zero",
     "mask_after_softmax",
-    "mask_by_query_rows",
     "scores_are_detached",
     "keys_are_detached",
     "values_are_detached",
@@ -358,7 +357,7 @@ def test_agrees_with_torch(impl: Attention, q: Tensor, k: Tensor, v: Tensor, mas
     assert_close(impl.attention(q, k, v, mask, bias), F.scaled_dot_product_attention(q, k, v, both))
 
 
-@rejects("output_in_float32", "computes_in_float32", "masked_by_subtraction", "masked_by_1e9_in_float16")
+@rejects("output_in_float32", "computes_in_float32", "masked_by_subtraction")
 @for_all(q="batch query d_k", k="batch key d_k", v="batch key d_v", dtype=[torch.float64, torch.bfloat16])
 def test_output_has_the_inputs_dtype(impl: Attention, q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> None:
     """float64 and bfloat16 come back as what went in.

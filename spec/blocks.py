@@ -727,7 +727,7 @@ def test_a_block_with_an_empty_row_stays_finite(impl: Blocks, x: Tensor, heads: 
 @rejects("asks_for_a_constant_row", "block_mask_read_as_heads")
 @for_all(x="batch position (heads d)", heads=axis("heads"), mask=booleans("batch 1 position"), examples=4)
 def test_blocks_stay_on_their_device(impl: Blocks, x: Tensor, heads: int, mask: Tensor) -> None:
-    """Everything stays on the inputs' device, and no value is read back by Python.
+    """A block stays on its input's device, and no value is read back by Python.
 
     The meta device has shapes and no numbers: a tensor made on the CPU does not fit, `if mask.any()` has no answer.
 

@@ -6,6 +6,7 @@ shapes and ordinary numbers, and no two axes have one size by accident.
 
 import functools
 import inspect
+import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,15 @@ def tokens(vocab: int, *shape: int, key: object = "") -> Tensor:
     return torch.randint(vocab, shape, generator=generator("tokens", key, vocab, *shape))
 
 
+def _covering(patterns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cases of the smallest sizes in which every item of every list occurs: no option is left to chance."""
+    sizes: dict[str, int] = {}
+    for name in dict.fromkeys(name for pattern in patterns.values() for name in _axes_of(pattern)):
+        sizes[name] = next(n for n in itertools.count(LEAST.get(name, 1)) if n not in sizes.values())
+    longest = max((len(pattern) for pattern in patterns.values() if isinstance(pattern, list)), default=0)
+    return [_case(patterns, sizes, range(number, number + len(patterns))) for number in range(longest)]
+
+
 def more_cases(patterns: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Other cases of a requirement than those that Hypothesis came by, of larger and other sizes."""
     names = list(dict.fromkeys(name for pattern in patterns.values() for name in _axes_of(pattern)))
@@ -204,7 +214,10 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
                     missing.append(str(option))
 
             phases = [Phase.generate, Phase.shrink] if options.shrink else [Phase.generate]
-            count = examples or options.examples
+            covering = _covering(patterns)
+            for case in covering:
+                example(case)
+            count = max((examples or options.examples) - len(covering), 2)
             example.__name__ = body.__name__  # Hypothesis derives its choices from it
             quiet = settings(
                 max_examples=count, phases=phases, deadline=None, derandomize=options.seed == 0, database=None,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from spec.kit import corpus, draw, kneser_ney
 
-VOCAB, CONTEXT, BATCH, STEPS = 4096, 64, 8, 7500
+VOCAB, CONTEXT, BATCH, STEPS = 4096, 64, 8, 4000
 EVALUATE_EVERY = 500
 SIZES = {"d_model": 128, "layers": 2, "heads": 4}
 RATES = {"peak": 3e-3, "warmup": 200, "floor": 1e-4, "weight_decay": 0.1, "max_norm": 1.0}

@@ -71,7 +71,7 @@ def merges_d_before_the_heads(x: Tensor) -> Tensor:
 
 @instead_of(merge_heads)
 def merges_axes_by_number(x: Tensor) -> Tensor:
-    """Axes 1 and 2 are swapped by number, which are right with one batch axis alone. Use negative axes or `...`."""
+    """When merging, axes 1 and 2 are swapped by number, right with one batch axis alone. Use negative axes or `...`."""
     return x.transpose(1, 2).flatten(-2)
 
 
@@ -221,7 +221,7 @@ class mask_is_not_handed_on(MultiHeadAttention):  # noqa: N801
 
 @instead_of(MultiHeadAttention)
 class mask_hides_what_it_should_show(MultiHeadAttention):  # noqa: N801
-    """The mask is upside down. True means 'may look'; nn.MultiheadAttention means the opposite."""
+    """The module's mask is upside down. True means 'may look'; nn.MultiheadAttention means the opposite."""
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Maybe, bias: Maybe) -> Tensor:
         return super()._attend(query, key, value, None if mask is None else ~mask, bias)
@@ -278,7 +278,7 @@ class mask_forgotten_beside_a_bias(MultiHeadAttention):  # noqa: N801
 
 @instead_of(MultiHeadAttention)
 class mask_filled_into_the_callers_bias(MultiHeadAttention):  # noqa: N801
-    """−∞ is written into the caller's bias. Make a new tensor: `bias.masked_fill(…)`, not `masked_fill_`."""
+    """The module writes −∞ into the caller's bias. Make a new tensor: `bias.masked_fill(…)`."""
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Maybe, bias: Maybe) -> Tensor:
         if bias is not None and mask is not None and mask.ndim == 2:
@@ -343,7 +343,7 @@ class softmax_over_heads(MultiHeadAttention):  # noqa: N801
 
 @instead_of(MultiHeadAttention)
 class nan_where_heads_see_nothing(MultiHeadAttention):  # noqa: N801
-    """A row with nothing visible becomes NaN: the softmax of −∞ alone. Fill its weights with 0 afterwards."""
+    """The module gives NaN where a query sees nothing: the softmax of −∞ alone. Fill its weights with 0 afterwards."""
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Maybe, bias: Maybe) -> Tensor:
         return _weights(self, query, key, mask, bias) @ value

@@ -162,12 +162,6 @@ def loss_is_detached(logits: Tensor, targets: Tensor, ignore: int = -100, label_
 
 
 @instead_of(language_model_loss)
-def loss_in_float32(logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0) -> Tensor:
-    """The loss comes back in float32, whatever the logits' dtype."""
-    return language_model_loss(logits.float(), targets, ignore, label_smoothing)
-
-
-@instead_of(language_model_loss)
 def sums_in_half_precision(logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0) -> Tensor:
     """The losses are summed in the logits' own half precision, where the sum of many tokens overflows."""
     count = (targets != ignore).sum().clamp_min(1)
@@ -966,14 +960,6 @@ def always_resumes(
 
 
 @instead_of(train)
-def epoch_is_drawn_anew(
-    model: nn.Module, train_batches: Epochs, validation_batches: Iterable[Batch], settings: Settings
-) -> History:
-    """An interrupted epoch is shuffled anew when it is resumed, so some batches come twice and some never."""
-    return _run(model, train_batches, validation_batches, settings, keep_epoch_random=False)
-
-
-@instead_of(train)
 def writes_over_the_old_checkpoint(
     model: nn.Module, train_batches: Epochs, validation_batches: Iterable[Batch], settings: Settings
 ) -> History:
@@ -997,17 +983,6 @@ def loads_any_pickle(
 ) -> History:
     """The checkpoint is loaded with `weights_only=False`, which runs whatever code the file holds."""
     return _run(model, train_batches, validation_batches, settings, only_weights=False)
-
-
-@instead_of(train)
-def begins_anew_where_loading_fails(
-    model: nn.Module, train_batches: Epochs, validation_batches: Iterable[Batch], settings: Settings
-) -> History:
-    """A checkpoint that cannot be read is passed over in silence, and the run begins anew and overwrites it."""
-    try:
-        return train(model, train_batches, validation_batches, settings)
-    except ValueError:
-        return train(model, train_batches, validation_batches, _but(settings, resume=False))
 
 
 @instead_of(train)
