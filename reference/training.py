@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 Batch = tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]  # inputs, targets
 IGNORE = -100  # a target that does not count, as in torch
@@ -102,7 +102,7 @@ def train_step(
     loss = 0.0
     for inputs, targets in micro_batches:
         share = _summed_loss(model(inputs), targets) / count
-        share.backward()
+        torch.autograd.backward(share)
         loss += share.item()
     if max_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), max_norm)

@@ -24,7 +24,7 @@ MISTAKES = [each for chapter in CHAPTERS for each in catalogue.mistakes(chapter)
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda each: each.id)
 def test_a_requirement_is_a_sentence_a_reason_and_a_hint(requirement: Requirement) -> None:
     """A short fact without 'should', why, a hint; it rejects something and uses something."""
-    assert re.fullmatch(r"[^.]+(\.\d[^.]*)*\.", requirement.sentence), "one sentence, ended by a period"
+    assert re.fullmatch(r"(?:[^.]|\.(?=\S))+\.", requirement.sentence), "one sentence, ended by a period"
     assert len(requirement.sentence) <= 140
     assert "should" not in requirement.sentence
     assert requirement.hint

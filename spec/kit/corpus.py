@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def text(path: str | None = None) -> str:
     try:
         return _fetch()
     except (OSError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
     plays = _plays()
     if plays is None:
         raise NoCorpus(_how_to_get_it(reason))

@@ -140,10 +140,10 @@ def tokens(vocab: int, *shape: int, key: object = "") -> Tensor:
 
 
 def _covering(patterns: dict[str, Any]) -> list[dict[str, Any]]:
-    """Cases of the smallest sizes in which every item of every list occurs: no option is left to chance."""
+    """Small cases in which every item of every list occurs: no option is left to chance."""
     sizes: dict[str, int] = {}
     for name in dict.fromkeys(name for pattern in patterns.values() for name in _axes_of(pattern)):
-        sizes[name] = next(n for n in itertools.count(LEAST.get(name, 1)) if n not in sizes.values())
+        sizes[name] = next(n for n in itertools.count(4) if n not in sizes.values())
     longest = max((len(pattern) for pattern in patterns.values() if isinstance(pattern, list)), default=0)
     return [_case(patterns, sizes, range(number, number + len(patterns))) for number in range(longest)]
 
@@ -217,7 +217,7 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
             covering = _covering(patterns)
             for case in covering:
                 example(case)
-            count = max((examples or options.examples) - len(covering), 2)
+            count = max((examples or options.examples) - len(covering), 3)
             example.__name__ = body.__name__  # Hypothesis derives its choices from it
             quiet = settings(
                 max_examples=count, phases=phases, deadline=None, derandomize=options.seed == 0, database=None,

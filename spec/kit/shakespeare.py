@@ -35,9 +35,13 @@ class Result:
     trigram: float
 
 
-@functools.cache  # two requirements ask for the same training
 def learned(impl: Any, text: str, decoder: Callable[..., nn.Module], train: Callable[..., Any]) -> Result:
     """Trains the implementation's model on the text, shows how it goes and a sample, and returns the losses."""
+    return _once(impl, text, decoder, train)
+
+
+@functools.cache  # two requirements ask for the same training
+def _once(impl: Any, text: str, decoder: Callable[..., nn.Module], train: Callable[..., Any]) -> Result:
     words = impl.tokenize(text)
     # the vocabulary must not know the last tenth, so the words are cut before they are numbers
     vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=VOCAB)
@@ -69,7 +73,7 @@ def _batches(impl: Any, seen: Tensor, unseen: Tensor, show: "_Show") -> tuple[An
     halves = [impl.sequences(half, CONTEXT) for half in (seen[:middle], seen[middle + 1 :])]
     inputs, targets = (torch.cat([half[number] for half in halves]) for number in (0, 1))
     # from all over the validation part, which holds several works
-    part = [each[::24].split(32) for each in impl.sequences(unseen, CONTEXT)]
+    part = [list(torch.split(each[::24], 32)) for each in impl.sequences(unseen, CONTEXT)]
 
     def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
         for each in impl.batches(inputs, targets, BATCH, draw.generator("shakespeare", number)):
@@ -93,7 +97,7 @@ def _unwatched(impl: Any) -> Iterator[None]:
 def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     """Over all of the validation part."""
     model.eval()
-    pairs = zip(inputs.split(32), targets.split(32), strict=True)
+    pairs = zip(torch.split(inputs, 32), torch.split(targets, 32), strict=True)
     summed = sum(F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum").double() for x, y in pairs)
     return float(summed) / targets.numel()
 

@@ -330,19 +330,23 @@ def bare_tables_decay(model: nn.Module, weight_decay: float) -> Groups:
     ]
 
 
+def _shares(counts: list[int]) -> list[float]:
+    return [count / max(1, sum(counts)) for count in counts]
+
+
 def _step(
     model: nn.Module,
     optimizer: Optimizer,
     micro_batches: list[Batch],
     clip: Callable[[nn.Module], object] = lambda _: None,
-    weights: Callable[[list[int]], list[float]] = lambda counts: [count / max(1, sum(counts)) for count in counts],
+    weights: Callable[[list[int]], list[float]] | None = None,
 ) -> float:
     optimizer.zero_grad()
     counts = [int((targets != -100).sum()) for _, targets in micro_batches]
     loss = torch.zeros(())
-    for (inputs, targets), weight in zip(micro_batches, weights(counts), strict=True):
+    for (inputs, targets), weight in zip(micro_batches, (weights or _shares)(counts), strict=True):
         part = language_model_loss(model(inputs), targets) * weight
-        part.backward()
+        torch.autograd.backward(part)
         loss += part.detach()
     clip(model)
     optimizer.step()
@@ -490,7 +494,7 @@ def clips_each_micro_batch(
     count, loss = sum(int((targets != -100).sum()) for _, targets in micro_batches), 0.0
     for inputs, targets in micro_batches:
         part = language_model_loss(model(inputs), targets) * ((targets != -100).sum() / max(1, count))
-        part.backward()
+        torch.autograd.backward(part)
         nn.utils.clip_grad_norm_(model.parameters(), max_norm or math.inf)
         loss += part.item()
     optimizer.step()
@@ -550,7 +554,7 @@ def stumbles_over_missing_gradients(
     def clip(_: nn.Module) -> None:
         norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()  # type: ignore[union-attr]
         for p in model.parameters() if max_norm is not None and norm > max_norm else []:
-            p.grad = p.grad * ((max_norm or 1.0) / norm)  # type: ignore[operator]
+            p.grad = p.grad * ((max_norm or 1.0) / norm)
 
     return _step(model, optimizer, micro_batches, clip)
 
