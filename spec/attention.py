@@ -460,8 +460,8 @@ def test_float16_scores_stay_finite(impl: Attention, q: Tensor, k: Tensor, v: Te
     """
     scale = 1e4 / einsum(q, k, "batch query d_k, batch key d_k -> batch query key").abs().max()
     mask = (torch.arange(k.shape[1]) % 2 == 0).expand(q.shape[1], -1)
-    halves = [x.half() for x in (q * scale.sqrt(), k * scale.sqrt(), v)]
-    assert finite(impl.attention(*halves, mask))
+    q, k, v = (q * scale.sqrt()).half(), (k * scale.sqrt()).half(), v.half()
+    assert finite(impl.attention(q, k, v, mask))
 
 
 @robust
@@ -475,5 +475,5 @@ def test_runs_on_any_device_without_asking_it(impl: Attention, q: Tensor, k: Ten
 
     Hint: `device=q.device`, `q.new_…`; no `.item()`, no `if` on a tensor.
     """
-    on_meta = [x.to("meta") for x in (q, k, v, mask)]
-    assert impl.attention(*on_meta).device.type == "meta"
+    q, k, v, mask = (x.to("meta") for x in (q, k, v, mask))
+    assert impl.attention(q, k, v, mask).device.type == "meta"

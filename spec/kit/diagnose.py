@@ -81,7 +81,7 @@ def explains(mine: Iterable[Call], theirs: list[Call]) -> bool:
 def _graphs_are_kept() -> Iterator[None]:
     """A requirement that differentiates frees the graph; the diagnosis still has to ask it."""
     grad, backward = torch.autograd.grad, Tensor.backward
-    torch.autograd.grad = functools.partial(grad, retain_graph=True)
+    torch.autograd.grad = functools.partial(grad, retain_graph=True)  # type: ignore[assignment]
     Tensor.backward = functools.partialmethod(backward, retain_graph=True)  # type: ignore[assignment]
     try:
         yield
