@@ -27,6 +27,8 @@ def register(config: pytest.Config) -> None:
     quiet = config.option.verbose <= 0 and not config.option.collectonly
     if quiet:
         config.option.verbose, config.option.no_header, config.option.no_summary = -2, True, True
+        if config.option.tbstyle == "auto":
+            config.option.tbstyle = "no"  # nobody sees a traceback here, and pytest takes long to write one
     config.pluginmanager.register(Screen(config, quiet), "attest-screen")
 
 
@@ -118,6 +120,10 @@ def _most_useful(todo: Sequence[Story]) -> Story:
 
 def _chapters(stories: Sequence[Story]) -> Table:
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for chapter in CHAPTERS:
         mine = [story for story in stories if story.chapter == chapter]
         if not mine:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spec.kit.record import Log
-from spec.kit.verdict import CannotCheck, NotOffered
+from spec.kit.verdict import Broken, CannotCheck, NotOffered
 
 LEAST = {"heads": 2, "d_model": 2, "d_k": 2, "vocab": 5}  # sizes below which an axis says nothing; others start at 1
 MOST = 7
@@ -185,6 +185,14 @@ def _cases(draw: st.DrawFn, patterns: dict[str, Any]) -> dict[str, Any]:
     return _case(patterns, sizes, [draw(st.integers(0, len(items) - 1)) for items in lists])
 
 
+class _Settled(BaseException):
+    """What no smaller case can change: not written, or not to be imported. Hypothesis is not to shrink it."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 def run_case(log: Log, body: Callable[..., None], case: dict[str, Any], impl: Any) -> None:
     """One case from a clean start: nothing of the case before is left, and the random numbers are its own."""
     torch.default_generator.manual_seed(zlib.crc32(repr((body.__qualname__, options.seed)).encode()))
@@ -212,19 +220,24 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
                     ran.append(True)
                 except NotOffered as option:
                     missing.append(str(option))
+                except (NotImplementedError, Broken) as error:
+                    raise _Settled(error) from error
 
             phases = [Phase.generate, Phase.shrink] if options.shrink else [Phase.generate]
             covering = _covering(patterns)
-            for case in covering:
-                example(case)
             count = max((examples or options.examples) - len(covering), 3)
             example.__name__ = body.__name__  # Hypothesis derives its choices from it
             quiet = settings(
                 max_examples=count, phases=phases, deadline=None, derandomize=options.seed == 0, database=None,
                 report_multiple_bugs=False, verbosity=Verbosity.quiet, suppress_health_check=list(HealthCheck),
             )  # fmt: skip
-            hypothesis_test = quiet(given(case=_cases(patterns))(example))
-            (reseed(options.seed)(hypothesis_test) if options.seed else hypothesis_test)()
+            drawn = quiet(given(case=_cases(patterns))(example))
+            try:
+                for case in covering:
+                    example(case)
+                (reseed(options.seed)(drawn) if options.seed else drawn)()
+            except _Settled as settled:
+                raise settled.reason from None
             if missing and not ran:
                 raise CannotCheck(f"not offered: {missing[0]}")
 
