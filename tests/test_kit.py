@@ -58,8 +58,9 @@ def test_cases_are_the_same_every_time_and_shrink_to_the_smallest() -> None:
     assert tuple(impl.log.case["x"].shape) == (1, 4)
 
 
-def test_a_loop_is_ended_and_located() -> None:
+def test_a_loop_is_ended_and_located(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the file and line that was running."""
+    monkeypatch.setattr("spec.kit.limit.pace", 1.0)
 
     def spin() -> None:
         while True:

@@ -103,6 +103,7 @@ def test_bad_code_fails_its_requirements_alone(tmp_path: Path, top: str, inside:
 def test_an_endless_loop_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, inside: str) -> None:
     """A loop at import, in a call, and in a call that Python cannot interrupt all end; the rest still runs."""
     monkeypatch.setattr("spec.kit.limit.pace", 0.1)
+    monkeypatch.setattr("spec.kit.isolate.SILENCE", 5.0)
     run = learner(f"--impl={code(tmp_path, inside, top)}", ATTENTION, "-k", "shares or sqrt_d_k")
     assert run.status == 1
     assert "0 of 2" in run.screen

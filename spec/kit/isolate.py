@@ -24,6 +24,7 @@ from spec.kit.board import plain
 from spec.kit.plug import Implementation
 
 GONE, HUNG = "gone", "hung"
+SILENCE = 30.0  # seconds by the clock that a child may always take, however busy the machine
 
 
 def register(config: pytest.Config) -> None:
@@ -92,7 +93,7 @@ class _Child:
         number = self.start
         while True:
             item = self.session.items[number]
-            message = self._receive(limit.pace * (2 * _patience(item) + 10))
+            message = self._receive(max(SILENCE, limit.pace * (3 * _patience(item) + 30)))
             if not isinstance(message, tuple):
                 self._lost(item, message)
                 return number + 1
