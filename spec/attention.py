@@ -15,8 +15,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import booleans, doubles, for_all, randn
 from spec.kit.marks import rejects, robust
 from spec.kit.probe import finite, gradients_are_derivatives, refuses

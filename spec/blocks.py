@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import axis, booleans, doubles, for_all, normal, randn
 from spec.kit.marks import rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom

@@ -17,8 +17,8 @@ from typing import Protocol
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import axis, for_all, generator, tokens
 from spec.kit.marks import rejects, robust
 from spec.kit.probe import refuses

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spec.kit.close import assert_close
 from spec.kit.draw import for_all, generator, integers, tokens
 from spec.kit.marks import rejects, robust
 from spec.kit.probe import history, refuses

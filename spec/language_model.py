@@ -21,8 +21,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import axis, for_all, integers, randn, tokens
 from spec.kit.marks import rejects, robust, same_weights
 from spec.kit.probe import finite, leaves, lower_triangle, refuses

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import axis, for_all, integers, tokens
 from spec.kit.marks import rejects, robust
 from spec.kit.probe import lower_triangle, who_sees_whom

@@ -16,8 +16,8 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import axis, doubles, for_all, randn
 from spec.kit.marks import rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, refuses

@@ -24,8 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
-from torch.testing import assert_close
 
+from spec.kit.close import assert_close
 from spec.kit.draw import for_all, integers, randn, tokens
 from spec.kit.marks import patience, rejects, robust
 from spec.kit.probe import finite, full_disk, refuses
