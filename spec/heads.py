@@ -453,7 +453,7 @@ def test_gradients_pass_through_all_heads(impl: Heads, x: Tensor, context: Tenso
     assert gradients_are_derivatives(attention, x, context)
 
 
-@rejects("dropout_in_evaluation", "dropout_is_forgotten", "dropout_before_the_softmax")
+@rejects("dropout_in_evaluation", "dropout_is_forgotten")
 @for_all(x="batch position (heads d)", heads=axis("heads"), examples=4)
 def test_dropout_is_for_training_alone(impl: Heads, x: Tensor, heads: int) -> None:
     """Two training passes differ, and in evaluation the result is exactly that without dropout.

@@ -54,7 +54,10 @@ def gradients_are_derivatives(function: Callable[..., Tensor], *inputs: Tensor) 
             direction = direction / direction.norm()
             values = [value.detach().clone() for value in inputs]
             values[number].requires_grad_()
-            (gradient,) = torch.autograd.grad(height(*values), values[number], materialize_grads=True)
+            here = height(*values)
+            if not here.requires_grad:
+                return False
+            (gradient,) = torch.autograd.grad(here, values[number], materialize_grads=True)
             slope = (gradient * direction).sum()
             with torch.no_grad():
                 values[number] = x + step * direction
