@@ -239,6 +239,27 @@ def test_every_layer_adds_the_same_number_of_parameters(impl: LanguageModel, lay
     assert counts[1] > counts[0]
 
 
+@rejects("d_ff_is_ignored")
+def test_d_ff_is_the_width_of_the_feed_forward_layers(impl: LanguageModel) -> None:
+    """Each unit more in d_ff is the same number of parameters more, in every layer.
+
+    d_ff is the width between the two layers of a feed-forward; the rest of the model does not know of it.
+
+    Source: Vaswani et al. 2017, §3.3.
+
+    Hint: does `d_ff` reach the blocks, or is `4 * d_model` written there?
+    """
+    counts = {
+        (layers, d_ff): _count(impl.DecoderLM(**SIZES | {"layers": layers, "d_ff": d_ff}))
+        for layers in (1, 2)
+        for d_ff in (32, 40, 48)
+    }
+    for layers in (1, 2):
+        more = counts[layers, 40] - counts[layers, 32]
+        assert more == counts[layers, 48] - counts[layers, 40]
+        assert more >= layers * 8 * 2 * SIZES["d_model"]
+
+
 @rejects("layers_start_as_copies", "starts_at_one_number", "ties_by_copying", "ties_the_memory_alone")
 def test_layers_start_different(impl: LanguageModel) -> None:
     """No two weight matrices are equal at the start.
@@ -332,10 +353,8 @@ def test_loss_starts_at_that_of_guessing(impl: LanguageModel, tie: bool) -> None
 
     Hint: `nn.init.normal_(weight, std=0.02)` for all matrices, after building; `nn.Embedding` starts with N(0, 1).
     """
-    ids, targets = tokens(1000, 64, 64), tokens(1000, 64, 64, key="targets")
-    models = [
-        impl.DecoderLM(vocab=1000, max_length=64, d_model=32, layers=2, heads=4, d_ff=32, tie=tie) for _ in range(3)
-    ]
+    ids, targets = tokens(1000, 8, 64), tokens(1000, 8, 64, key="targets")
+    models = [impl.DecoderLM(vocab=1000, max_length=64, d_model=32, layers=2, heads=4, tie=tie) for _ in range(3)]
     with torch.no_grad():
         loss = sum(_loss(model(ids), targets).item() for model in models) / 3
     assert 0.95 * math.log(1000) < loss < 1.05 * math.log(1000)
@@ -461,7 +480,7 @@ def test_safetensors_save_and_load_restore_the_logits(impl: LanguageModel) -> No
 
 
 @rejects("logits_in_float32", "sines_in_float32")
-@for_all(dtype=[torch.float64, torch.bfloat16], positions=SCHEMES, examples=8)
+@for_all(dtype=[torch.float64, torch.bfloat16], positions=SCHEMES, examples=10)
 def test_logits_have_the_models_dtype(impl: LanguageModel, dtype: torch.dtype, positions: str) -> None:
     """`model.to(dtype)` computes in float64, bfloat16 and float16, and so are its logits.
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from spec.kit.verdict import Broken, CannotCheck, NotOffered
 
 LEAST = {"heads": 2, "d_model": 2, "d_k": 2, "vocab": 5}  # sizes below which an axis says nothing; others start at 1
 MOST = 7
+COMBINATIONS = 16  # cases of a requirement that draws no sizes, where it asks for no other number
 
 
 @dataclass
@@ -139,27 +140,49 @@ def tokens(vocab: int, *shape: int, key: object = "") -> Tensor:
     return torch.randint(vocab, shape, generator=generator("tokens", key, vocab, *shape))
 
 
-def deciding(patterns: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """The cases of a requirement: about `count` of them, no two alike.
+def deciding(patterns: dict[str, Any], examples: int | None = None) -> list[dict[str, Any]]:
+    """The cases of a requirement, about as many as `examples`.
 
-    First come small ones in which every item of every list occurs, so that no option is left to chance; then the
-    smallest sizes, the smallest ones counted from the last axis, and sizes by chance.
+    First come small ones in which every item of every list stands beside the first items of the others: no option is
+    left to chance. Then the smallest sizes, the smallest ones counted from the last axis, and sizes by chance; where
+    nothing has a size, other combinations of the lists' items.
     """
-    names = list(dict.fromkeys(name for pattern in patterns.values() for name in axes_of(pattern)))
-    items = [len(pattern) if isinstance(pattern, list) else 1 for pattern in patterns.values()]
-    middle: dict[str, int] = {}
-    for name in names:
-        middle[name] = next(n for n in itertools.count(4) if n not in middle.values())
-    longest = max(items) if max(items) > 1 or not names else 0
-    drawn = [(middle, [(number + place) % of for place, of in enumerate(items)]) for number in range(longest)]
-    for number in range(max(count - longest, 3 if names else 0)):
+    names, items = _names(patterns), _items(patterns)
+    count = examples or (options.examples if names else COMBINATIONS)
+    stars = [[n if place == at else 0 for at in range(len(items))] for place, of in enumerate(items) for n in range(of)]
+    first = list(map(list, dict.fromkeys(map(tuple, stars)))) if max(items) > 1 or not names else []
+    drawn = [(_middle(names), star) for star in first]
+    for number in range(max(count - len(first), 3) if names else 0):
         source = generator("case", number, *names)
         sizes: dict[str, int] = {}
         for name in reversed(names) if number == 1 else names:
             left = free(name, names, sizes)
             sizes[name] = left[0 if number < 2 else int(torch.randint(len(left), (), generator=source))]
         drawn.append((sizes, [int(torch.randint(of, (), generator=source)) for of in items]))
-    return [case_of(patterns, *one) for number, one in enumerate(drawn) if one not in drawn[:number]]
+    if not names and count > len(first):
+        others = [list(choose) for choose in itertools.product(*map(range, items)) if list(choose) not in first]
+        order = torch.randperm(len(others), generator=generator("others", len(others))).tolist()
+        drawn += [({}, others[n]) for n in order[: count - len(first)]]
+    return [case_of(patterns, *one) for one in drawn]
+
+
+def combinations(patterns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Small cases with each combination of the lists' items: for an implementation that does not offer them all."""
+    sizes = _middle(_names(patterns))
+    return [case_of(patterns, sizes, choose) for choose in itertools.product(*map(range, _items(patterns)))]
+
+
+def _names(patterns: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for pattern in patterns.values() for name in axes_of(pattern)))
+
+
+def _items(patterns: dict[str, Any]) -> list[int]:
+    return [len(pattern) if isinstance(pattern, list) else 1 for pattern in patterns.values()]
+
+
+def _middle(names: list[str]) -> dict[str, int]:
+    """Sizes at which every axis says something, no two alike."""
+    return dict(zip(names, itertools.count(4), strict=False))
 
 
 def free(name: str, names: Sequence[str], taken: dict[str, int]) -> list[int]:
@@ -169,8 +192,7 @@ def free(name: str, names: Sequence[str], taken: dict[str, int]) -> list[int]:
 
 def more_cases(patterns: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Other cases of a requirement than those that decide, of larger and other sizes."""
-    names = list(dict.fromkeys(name for pattern in patterns.values() for name in axes_of(pattern)))
-    cases = []
+    names, cases = _names(patterns), []
     for number in range(count):
         source = generator("more", number, *names)
         sizes = (2 + torch.randperm(max(MOST, len(names)), generator=source)).tolist()
@@ -221,7 +243,10 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
                 except NotOffered as option:
                     missing.append(str(option))
 
-            for case in deciding(patterns, examples or options.examples):
+            def rest() -> Iterator[dict[str, Any]]:
+                yield from combinations(patterns) if missing else []
+
+            for case in itertools.chain(deciding(patterns, examples), rest()):
                 try:
                     example(case)
                 except (NotImplementedError, Broken):

@@ -55,10 +55,10 @@ def gradients_are_derivatives(function: Callable[..., Tensor], *inputs: Tensor) 
             values = [value.detach().clone() for value in inputs]
             values[number].requires_grad_()
             here = height(*values)
-            if not here.requires_grad:
-                return False
-            (gradient,) = torch.autograd.grad(here, values[number], materialize_grads=True)
-            slope = (gradient * direction).sum()
+            slope = torch.zeros((), dtype=torch.float64)
+            if here.requires_grad:
+                (gradient,) = torch.autograd.grad(here, values[number], materialize_grads=True)
+                slope = (gradient * direction).sum()
             with torch.no_grad():
                 values[number] = x + step * direction
                 above = height(*values)
