@@ -220,8 +220,8 @@ def test_gains_multiply_and_shifts_add(impl: Blocks, x: Tensor) -> None:
     layer_norm, rms_norm = impl.LayerNorm(d_model=d_model), impl.RMSNorm(d_model=d_model)
     give(layer_norm, state)
     give(rms_norm, {"weight": state["weight"]})
-    assert_close(layer_norm(x), F.layer_norm(x, (d_model,), state["weight"], state["bias"]))
-    assert_close(rms_norm(x), F.rms_norm(x, (d_model,), state["weight"], 1e-5))
+    assert_close(layer_norm(x), F.layer_norm(x, (d_model,), state["weight"], state["bias"]), atol=1e-4, rtol=1e-4)
+    assert_close(rms_norm(x), F.rms_norm(x, (d_model,), state["weight"], 1e-5), atol=1e-4, rtol=1e-4)
 
 
 @rejects("statistics_are_detached", "centres_in_place", "rms_is_detached")
@@ -522,6 +522,7 @@ def test_equals_torchs_encoder_layer(impl: Blocks, x: Tensor, heads: int, d_ff: 
     Source: Vaswani et al. 2017, §3.1.
 
     Hint: attention first, then the network with its exact GELU; norm_1 belongs to the attention, norm_2 to the network.
+    Where yours differs on purpose (ReLU, say), `UNSUPPORTED = {"same_weights"}`.
     """
     block = impl.DecoderBlock(d_model=x.shape[-1], heads=heads, d_ff=d_ff, norm=norm).eval().double()
     state = _double(random_state(_block(x.shape[-1], d_ff)))
@@ -697,7 +698,7 @@ def test_low_precision_norms_measure_in_float32(impl: Blocks, x: Tensor, dtype: 
 
     The square of 300 is ∞ in float16, and bfloat16 knows three digits: a mean of 100 is wrong by a half.
 
-    Hint: `x.float()`, the statistics, and back: `.to(x.dtype)`.
+    Hint: `x.to(torch.promote_types(x.dtype, torch.float32))`, the statistics, and back: `.to(x.dtype)`.
     """
     d_model = x.shape[-1]
     low = (300 * x if dtype == torch.float16 else x + 100).to(dtype)

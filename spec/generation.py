@@ -72,6 +72,18 @@ class Says(nn.Module):
         return self.logits.expand(*tokens.shape, -1).clone()
 
 
+class SaysByFirst(nn.Module):
+    """A model that gives other numbers to sequences that begin with another token: one row of logits for each."""
+
+    def __init__(self, *logits: list[float]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits), requires_grad=False)
+
+    def forward(self, tokens: Tensor, cache: object = None) -> Tensor:
+        """Logits."""
+        return self.logits[tokens[:, :1]].expand(*tokens.shape, -1).clone()
+
+
 class Adds(nn.Module):
     """A model that is sure of one token: the sum of the tokens that it is given, modulo 10."""
 
@@ -237,6 +249,22 @@ def test_top_p_sees_the_temperature(impl: Generation) -> None:
     assert set(_drawn(impl.generate, says, top_p=0.65)) == {0, 1}
     assert set(_drawn(impl.generate, says, top_p=0.65, temperature=2.0)) == {0, 1, 2}
     assert set(_drawn(impl.generate, says, top_p=0.65, temperature=0.25)) == {0}
+
+
+@rejects("top_k_of_the_first_sequence", "top_p_of_the_first_sequence", "one_draw_for_the_batch")
+@for_all(options=[{"top_k": 2}, {"top_p": 0.6}])
+def test_each_sequence_keeps_its_own_tokens(impl: Generation, options: dict[str, Any]) -> None:
+    """Which tokens are kept is settled for each sequence of a batch by its own logits.
+
+    What is likely after one text is not likely after another, and logits are on no common scale.
+
+    Hint: the threshold keeps its axis: `values[:, -1:]`, one number a row.
+    """
+    model = SaysByFirst([4.0, 3.9, 0.0, 0.0], [5.0, 5.0, 9.0, 8.9], [-9.0, -5.1, -9.0, -5.0])
+    prompt = torch.arange(3).repeat(100)[:, None]
+    drawn = impl.generate(model, prompt, 6, generator=generator(), **options)[:, 1:]
+    kept = [set(drawn[first::3].flatten().tolist()) for first in range(3)]
+    assert kept == [{0, 1}, {2, 3}, {1, 3}]
 
 
 @rejects("top_k_is_ignored", "top_k_keeps_one_too_many", "top_p_comes_before_top_k")

@@ -239,7 +239,7 @@ def test_every_layer_adds_the_same_number_of_parameters(impl: LanguageModel, lay
     assert counts[1] > counts[0]
 
 
-@rejects("d_ff_is_ignored")
+@rejects("d_ff_ignored")
 def test_d_ff_is_the_width_of_the_feed_forward_layers(impl: LanguageModel) -> None:
     """Each unit more in d_ff is the same number of parameters more, in every layer.
 
@@ -390,7 +390,7 @@ def test_a_handful_of_sequences_is_learned_by_heart(impl: LanguageModel) -> None
 
 @rejects("embedding_dropout_in_evaluation", "dropout_is_ignored")
 def test_dropout_acts_in_training_alone(impl: LanguageModel) -> None:
-    """With dropout, two training passes differ and two evaluations are equal, to that of a model without dropout.
+    """With dropout, two training passes differ; in evaluation two passes are equal.
 
     Dropout is noise for learning; an answer has no use for it.
 
@@ -542,7 +542,8 @@ def test_equal_weights_give_equal_logits(impl: LanguageModel, positions: str, no
 
     Source: Radford et al. 2019, §2.3; Vaswani et al. 2017, §3.
 
-    Hint: the order is tokens, positions, blocks, norm (with both norm orders), head; GELU without the tanh.
+    Hint: the order is tokens, positions, blocks, norm (with both norm orders), head; GELU without the tanh. Where yours
+    differs on purpose (ReLU, embeddings times √d_model), say so: `UNSUPPORTED = {"same_weights"}`.
     """
     model = impl.DecoderLM(**SIZES | {"heads": heads}, positions=positions, norm=norm, tie=tie).eval()
     state, ids = _state(positions, tie), tokens(13, 2, 7)

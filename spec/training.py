@@ -479,18 +479,19 @@ def test_no_warmup_begins_at_the_peak(impl: Training) -> None:
     assert impl.warmup_cosine(0, 0.5, 0, 20) == pytest.approx(0.5)
 
 
-@rejects("biases_are_forgotten", "shared_parameters_are_listed_twice")
+@rejects("biases_are_forgotten", "shared_parameters_are_listed_twice", "bare_parameters_are_forgotten")
 def test_each_parameter_is_in_one_group_once(impl: Training) -> None:
-    """The groups hold every parameter of the model, each once, also one that two modules share.
+    """The groups hold every parameter of the model, each once: one that two modules share, and one in your own class.
 
     A parameter that is forgotten never learns; one that is listed twice is an error in torch, or moves twice.
 
     Hint: `model.parameters()` lists a shared parameter once; walking over the modules does not.
     """
-    model = Small()
-    model.head.weight = model.tokens.weight
-    grouped = [id(parameter) for group in impl.parameter_groups(model, 0.1) for parameter in group["params"]]
-    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
+    tied = Small()
+    tied.head.weight = tied.tokens.weight
+    for model in (tied, nn.ModuleDict({"positions": LearnedPositions(), "up": nn.Linear(3, 4)})):
+        grouped = [id(parameter) for group in impl.parameter_groups(model, 0.1) for parameter in group["params"]]
+        assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
 
 
 @rejects("everything_decays", "nothing_decays", "embeddings_decay", "biases_decay", "groups_are_upside_down")

@@ -82,8 +82,13 @@ def render(content: RenderableType, colour: bool, width: int = WIDTH) -> str:
     """As text, with or without colour."""
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=colour, no_color=not colour, highlight=False)
-    console.print(content)
+    console.print(content, crop=False)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _line(label: str, what: str, style: str = "") -> Text:
+    """A place or a command in one piece, however long: it is there to be clicked on or copied."""
+    return Text.assemble((f"{label}  ", "dim"), (what, style), no_wrap=True, overflow="ignore")
 
 
 def spoken(name: str) -> str:
@@ -179,17 +184,17 @@ def _next(story: Story, stories: Sequence[Story], config: pytest.Config) -> Rend
             Text.assemble(*head),
             "",
             Padding(Text(story.why, "red"), (0, 0, 1, 6)),
-            Text.assemble(("Edit  ", "dim"), (story.edit, "cyan")),
+            _line("Edit", story.edit, "cyan"),
         )
     parts: list[RenderableType] = [Text.assemble(("Next  ", "dim"), (requirement.id, "bold")), ""]
     parts += [Padding(body, (0, 0, 0, 6)) for body in _body(requirement, story, stories)]
     command = f"pytest --impl={config.option.impl}"
     if config.option.hint:
         parts.append(Text.assemble(("Hint  ", "dim"), (requirement.hint or "none", "italic")))
-    parts.append(Text.assemble(("Edit  ", "dim"), (story.edit, "cyan")))
-    parts.append(Text.assemble(("Read  ", "dim"), (requirement.place, "cyan")))
+    parts.append(_line("Edit", story.edit, "cyan"))
+    parts.append(_line("Read", requirement.place, "cyan"))
     if not config.option.hint and requirement.hint:
-        parts.append(Text.assemble(("Hint  ", "dim"), f"{command} --hint"))
+        parts.append(_line("Hint", f"{command} --hint"))
     return Group(*parts)
 
 

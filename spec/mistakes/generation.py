@@ -360,6 +360,39 @@ def top_p_comes_before_top_k(
 
 
 @instead_of(generate)
+def top_k_of_the_first_sequence(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """The k-th logit of the first sequence is the threshold for the whole batch. Each row has its own."""
+    if temperature == 0 or top_k is None:
+        return generate(model, prompt, steps, temperature, top_k, top_p, generator, cache)
+
+    def choose(logits: Tensor) -> Tensor:
+        hidden = logits < logits.topk(min(top_k, logits.shape[-1])).values[:1, -1:]
+        hidden &= logits < logits.amax(-1, keepdim=True)
+        return _draw(_top_p(logits.masked_fill(hidden, -torch.inf) / temperature, top_p), generator)
+
+    return _sampled(model, prompt, steps, choose)
+
+
+@instead_of(generate)
+def top_p_of_the_first_sequence(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """The tokens that top_p keeps for the first sequence are kept for the whole batch. Each row has its own."""
+    if temperature == 0 or top_p is None:
+        return generate(model, prompt, steps, temperature, top_k, top_p, generator, cache)
+
+    def choose(logits: Tensor) -> Tensor:
+        cut = _top_k(logits / temperature, top_k)
+        return _draw(cut.masked_fill(_top_p(cut[:1], top_p).isinf(), -torch.inf), generator)
+
+    return _sampled(model, prompt, steps, choose)
+
+
+@instead_of(generate)
 def one_draw_for_the_batch(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,

@@ -567,11 +567,3 @@ class asks_the_tokens(DecoderLM):
         if tokens.max() >= self.tokens.num_embeddings:
             raise IndexError(f"token {int(tokens.max())} is outside a vocabulary of {self.tokens.num_embeddings}")
         return super().forward(tokens, cache)
-
-
-@instead_of(DecoderLM)
-class d_ff_is_ignored(DecoderLM):
-    """The feed-forward layers are always 4 · d_model wide: `d_ff` is accepted and goes nowhere."""
-
-    def __init__(self, *args: Any, d_ff: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)

@@ -310,6 +310,16 @@ def biases_are_forgotten(model: nn.Module, weight_decay: float) -> Groups:
 
 
 @instead_of(parameter_groups)
+def bare_parameters_are_forgotten(model: nn.Module, weight_decay: float) -> Groups:
+    """Only torch's own layers are looked at: the parameters of your own norms and tables are in no group."""
+    known = {id(p) for m in model.modules() if type(m).__module__.startswith("torch.") for p in m.parameters(False)}
+    return [
+        {**group, "params": [p for p in group["params"] if id(p) in known]}
+        for group in parameter_groups(model, weight_decay)
+    ]
+
+
+@instead_of(parameter_groups)
 def shared_parameters_are_listed_twice(model: nn.Module, weight_decay: float) -> Groups:
     """A parameter that two modules share is in both of their places. It must be in one group, once."""
     decayed, others = parameter_groups(model, weight_decay)
