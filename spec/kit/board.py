@@ -86,9 +86,12 @@ def render(content: RenderableType, colour: bool, width: int = WIDTH) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _line(label: str, what: str, style: str = "") -> Text:
+class Line(Text):
     """A place or a command in one piece, however long: it is there to be clicked on or copied."""
-    return Text.assemble((f"{label}  ", "dim"), (what, style), no_wrap=True, overflow="ignore")
+
+    def __init__(self, label: str, what: str, style: str = "") -> None:
+        super().__init__("  ", no_wrap=True, overflow="ignore")
+        self.append(f"{label}  ", "dim").append(what, style)
 
 
 def spoken(name: str) -> str:
@@ -106,10 +109,10 @@ def screen(stories: Sequence[Story], config: pytest.Config) -> RenderableType:
     if left := [s for s in ranked if s.state in NOT_COUNTED]:
         parts.append(_left_out(left))
     if todo:
-        parts += [_next(_most_useful(todo), ranked, config), ""]
+        parts += [*_next(_most_useful(todo), ranked, config), ""]
     else:
         parts += [_all_done(ranked, place, config), ""]
-    return Padding(Group(*parts), (0, 0, 0, 2))
+    return Group(*(part if isinstance(part, Line) else Padding(part, (0, 0, 0, 2)) for part in parts))
 
 
 def _rank(story: Story) -> tuple[int, bool, int]:
@@ -176,26 +179,22 @@ def suspected(story: Story, others: Sequence[Story] = ()) -> list[str]:
     return [f"{each.diagnosis} ({each.name})" for each in named if each][:3]
 
 
-def _next(story: Story, stories: Sequence[Story], config: pytest.Config) -> RenderableType:
+def _next(story: Story, stories: Sequence[Story], config: pytest.Config) -> list[RenderableType]:
     requirement = catalogue.requirements(story.chapter)[story.name]
     if story.broken:
         head = (("Next  ", "dim"), (f"{story.chapter} cannot be imported", "bold"))
-        return Group(
-            Text.assemble(*head),
-            "",
-            Padding(Text(story.why, "red"), (0, 0, 1, 6)),
-            _line("Edit", story.edit, "cyan"),
-        )
+        why = Padding(Text(story.why, "red"), (0, 0, 1, 6))
+        return [Text.assemble(*head), "", why, Line("Edit", story.edit, "cyan")]
     parts: list[RenderableType] = [Text.assemble(("Next  ", "dim"), (requirement.id, "bold")), ""]
     parts += [Padding(body, (0, 0, 0, 6)) for body in _body(requirement, story, stories)]
     command = f"pytest --impl={config.option.impl}"
     if config.option.hint:
         parts.append(Text.assemble(("Hint  ", "dim"), (requirement.hint or "none", "italic")))
-    parts.append(_line("Edit", story.edit, "cyan"))
-    parts.append(_line("Read", requirement.place, "cyan"))
+    parts.append(Line("Edit", story.edit, "cyan"))
+    parts.append(Line("Read", requirement.place, "cyan"))
     if not config.option.hint and requirement.hint:
-        parts.append(_line("Hint", f"{command} --hint"))
-    return Group(*parts)
+        parts.append(Line("Hint", f"{command} --hint"))
+    return parts
 
 
 def _body(requirement: Requirement, story: Story, stories: Sequence[Story] = ()) -> list[RenderableType]:
