@@ -14,6 +14,7 @@ from spec.kit.plug import Implementation, UnknownPlace
 from spec.kit.verdict import NotOffered
 
 STORY = "attest"  # the key of a story among a report's user properties
+FAILED = pytest.StashKey[set[str]]()  # the chapters in which a requirement has failed
 ON_DEMAND = ("shakespeare", "nightly", "gpu", "multi_gpu")  # run only where -m names them
 MARKS = {
     "rejects(*names)": "the mistakes that must fail this requirement",
@@ -160,6 +161,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Adds the story to a requirement's report, and lets a failing one say it instead of a traceback."""
+    if is_requirement(item) and call.excinfo and _on_screen(item.config):
+        call.excinfo.traceback = call.excinfo.traceback[-1:]  # pytest writes all of it down, and nobody sees it
     report = yield
     if not is_requirement(item) or not item.config.option.impl or item.config.option.impl == "reference":
         return report
@@ -170,7 +173,9 @@ def pytest_runtest_makereport(
     if not isinstance(tested, Implementation):
         return report
     requirement = catalogue.requirement(item.function)
-    told = _tell(requirement, tested, call)
+    told = _tell(requirement, tested, call, _may_come_next(item, requirement))
+    if told.state == story.UNMET:
+        item.session.stash.setdefault(FAILED, set()).add(requirement.chapter)
     told.seconds = call.duration
     report.user_properties.append((STORY, told.to_dict()))
     if told.state == story.UNMET and item.config.option.tbstyle in ("auto", "no"):
@@ -180,7 +185,21 @@ def pytest_runtest_makereport(
     return report
 
 
-def _tell(requirement: catalogue.Requirement, tested: Implementation, call: pytest.CallInfo[None]) -> story.Story:
+def _on_screen(config: pytest.Config) -> bool:
+    """Whether the board shows one requirement alone, instead of pytest all of them."""
+    return bool(config.option.tbstyle == "no" and config.option.impl and config.option.impl != "reference")
+
+
+def _may_come_next(item: pytest.Item, requirement: catalogue.Requirement) -> bool:
+    """Whether the board may choose this requirement, should it fail: the first of its chapter that counts."""
+    counts = not requirement.robust or level(item.config) == "robust"
+    first = requirement.chapter not in item.session.stash.get(FAILED, set())
+    return not _on_screen(item.config) or (counts and first)
+
+
+def _tell(
+    requirement: catalogue.Requirement, tested: Implementation, call: pytest.CallInfo[None], name: bool
+) -> story.Story:
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, pytest.skip.Exception) and not hasattr(error, "canonical"):
         text = str(error.msg)
@@ -192,7 +211,7 @@ def _tell(requirement: catalogue.Requirement, tested: Implementation, call: pyte
             else story.SKIPPED
         )
         return story.Story(requirement.chapter, requirement.name, requirement.robust, state, text)
-    return story.tell(requirement, tested, error)
+    return story.tell(requirement, tested, error, name)
 
 
 def stories(reports: Iterator[Any]) -> list[story.Story]:

@@ -140,8 +140,8 @@ def _unwritten(error: BaseException, requirement: Requirement, impl: Implementat
         story.why = f"Not written yet: {missing or (requirement.uses or ('the exercise',))[0]}."
 
 
-def tell(requirement: Requirement, impl: Implementation, error: BaseException | None) -> Story:
-    """The story of one requirement that ended with this error, or met."""
+def tell(requirement: Requirement, impl: Implementation, error: BaseException | None, name: bool = True) -> Story:
+    """The story of one requirement that ended with this error, or met; naming the mistake takes a while."""
     story = Story(requirement.chapter, requirement.name, requirement.robust, MET)
     if error is None:
         return story
@@ -159,11 +159,11 @@ def tell(requirement: Requirement, impl: Implementation, error: BaseException | 
         where = story.why.split(": ")[0]
         story.edit = short(where) if ":" in where else story.edit
         return story
-    _failure(error, requirement, impl, story)
+    _failure(error, requirement, impl, story, name)
     return story
 
 
-def _failure(error: BaseException, requirement: Requirement, impl: Implementation, story: Story) -> None:
+def _failure(error: BaseException, requirement: Requirement, impl: Implementation, story: Story, name: bool) -> None:
     pair, calls = compared(error), impl.log.calls
     if calls:
         last = calls[-1]
@@ -184,7 +184,7 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         if calls and calls[-1].result is not None:
             story.returned = show(calls[-1].result)
     sizes = _sizes(impl)
-    if not isinstance(error, Endless):
+    if name and not isinstance(error, Endless):
         story.looks_like = diagnose.explain(requirement, impl)  # runs the cases again: the log is another one after it
     if pair and not story.looks_like and all(isinstance(each, Tensor) for each in pair):
         story.symptoms = symptom.read(*pair, sizes)
