@@ -1,0 +1,106 @@
+"""Annotated shapes against found ones."""
+
+from collections.abc import Callable, Iterator
+
+from .annotations import ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, size_of
+from .dims import ONE, Dim
+from .solver import Solver
+from .values import ANONYMOUS, UNKNOWN, Axis, Int, Items, Many, Plain, Shape, Star, Tensor, Value
+
+Naming = Callable[[str], Dim | None]
+Stars = dict[str, tuple[Axis, ...] | None]
+
+
+def to_shape(spec: ShapeSpec, name: Naming, stars: Stars | None = None) -> Shape:
+    """The shape that a shape string describes; a star that is not known stays one."""
+    axes: list[Axis] = []
+    for axis in spec.axes:
+        if axis.star is None:
+            axes.append(None if axis.formula is None or axis.broadcast else size_of(axis.formula, name))
+        elif stars is None:
+            axes.append(Star(axis.star))
+        else:
+            bound = stars.get(axis.star)
+            axes += (Star(ANONYMOUS),) if bound is None else bound
+    return Shape(tuple(axes))
+
+
+def to_value(spec: Spec | None, name: Naming, stars: Stars | None = None) -> Value:
+    """The value that an annotation promises."""
+    if isinstance(spec, ShapeSpec):
+        return Tensor(to_shape(spec, name, stars), spec.dtype)
+    if isinstance(spec, TupleSpec):
+        return Items([to_value(item, name, stars) for item in spec.items])
+    if isinstance(spec, ListSpec):
+        return Many(to_value(spec.item, name, stars))
+    if isinstance(spec, NameSpec):
+        if spec.name == "int":
+            return Int(None)
+        if spec.name in ("float", "bool", "str", "complex"):
+            return Plain()
+        if spec.name in ("Tensor", "Parameter"):
+            return Tensor()
+    return UNKNOWN
+
+
+def pairs(spec: Spec | None, value: Value) -> Iterator[tuple[ShapeSpec, Tensor]]:
+    """The shape strings of an annotation, each with the tensor that it describes."""
+    if isinstance(spec, ShapeSpec) and isinstance(value, Tensor):
+        yield spec, value
+    elif isinstance(spec, TupleSpec) and isinstance(value, Items) and len(value.items) == len(spec.items):
+        for part, item in zip(spec.items, value.items, strict=True):
+            yield from pairs(part, item)
+    elif isinstance(spec, ListSpec) and isinstance(value, Many):
+        yield from pairs(spec.item, value.item)
+    elif isinstance(spec, ListSpec) and isinstance(value, Items):
+        for item in value.items:
+            yield from pairs(spec.item, item)
+
+
+def mismatch(solver: Solver, spec: ShapeSpec, shape: Shape, name: Naming, stars: Stars) -> str | None:
+    """Why a shape certainly is not the annotated one; None where it is, or may be."""
+    at = next((i for i, axis in enumerate(spec.axes) if axis.star is not None), None)
+    fixed = len(spec.axes) - (at is not None)
+    have = len(shape.dims)
+    if (shape.rank is not None and (have < fixed or (at is None and have != fixed))) or (at is None and have > fixed):
+        more, least = "" if at is None else " or more", "" if shape.rank is not None else "at least "
+        return f"{fixed}{more} axes are expected, but there are {least}{have}"
+    head = spec.axes if at is None else spec.axes[:at]
+    tail = spec.axes if at is None else spec.axes[at + 1 :]
+    front, back = shape.front, shape.back if shape.star is not None else shape.axes
+    matched = list(zip(head, front, strict=False))
+    if at is not None or shape.rank is None:
+        matched += list(zip(tail[::-1], back[::-1], strict=False))[::-1]
+    if at is not None:
+        fits = len(head) <= len(front) and len(tail) <= len(back)
+        rest = shape.axes[len(head) : len(shape.axes) - len(tail)] if fits else None
+        why = _star(solver, spec.axes[at].star or ANONYMOUS, rest, stars)
+        if why:
+            return why
+    for axis, dim in matched:
+        found = None if isinstance(dim, Star) else solver.resolve(dim)
+        if axis.formula is None or found is None or (axis.broadcast and found == ONE):
+            continue
+        if not solver.unify(size_of(axis.formula, name), found):
+            quoted = f'"{found}"' if found.single else str(found)
+            return f'axis "{axis.text}" is {quoted}'
+    return None
+
+
+def _star(solver: Solver, name: str, rest: tuple[Axis, ...] | None, stars: Stars) -> str | None:
+    """Hold the axes that a star stands for to what it stood for before."""
+    before = stars.get(name, rest) if rest is not None else stars.get(name)
+    if name == ANONYMOUS or before is None or rest is None:
+        stars[name] = rest if before == rest else None
+        return None
+    stars[name] = before
+    if len(before) != len(rest):
+        certain = any(isinstance(axis, Star) for axis in before) == any(isinstance(axis, Star) for axis in rest)
+        return f'"*{name}" is {len(rest)} axes here and {len(before)} before' if certain else None
+    for a, b in zip(before, rest, strict=True):
+        if isinstance(a, Star) or isinstance(b, Star):
+            if a != b:
+                return None
+        elif not solver.unify(a, b):
+            return f'an axis of "*{name}" is {solver.show(b)} here and {solver.show(a)} before'
+    return None

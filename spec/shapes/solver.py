@@ -1,0 +1,163 @@
+"""What is known about the sizes of one function: which are equal, and which certainly are not."""
+
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import combinations
+
+from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, product
+
+# Sizes that depend on the data: never a product or a multiple of the sizes that a model is built from.
+INDEPENDENT = frozenset(
+    """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos
+    length seq_len batch_size""".split()
+)
+FEATURE = re.compile(r"d|d_\w+|\w*head\w*|\w*emb\w*|\w*hidden\w*|\w*dim\w*|\w*feat\w*|\w*channels?|\w*vocab\w*|width")
+
+
+def names_of(axis: str) -> set[str]:
+    """The integers that are called after an axis: `heads` and `num_heads` after "head"."""
+    stem = axis.removesuffix("s")
+    if stem == "position":  # n_positions is the longest length, not the length
+        return {axis}
+    return {axis, stem + "s", f"n_{stem}s", f"num_{stem}s", f"n_{stem}", f"num_{stem}"}
+
+
+class Solver:
+    """Equations between sizes, learned from the code and then held against it."""
+
+    def __init__(self, axes: Iterable[str] = (), integers: Iterable[str] = ()) -> None:
+        self.axes = set(axes)
+        self.integers = set(integers)
+        self.known: dict[str, Dim] = {}
+        self.apart: set[frozenset[str]] = set()
+        self.axis_of = {name: axis for axis in self.axes for name in names_of(axis) if name not in self.axes}
+        self.axis_of |= {axis: axis for axis in self.axes}
+
+    def replacement(self, atom: str) -> Dim | None:
+        """What is known to equal this atom."""
+        if atom in self.known:
+            return self.known[atom]
+        axis = self.axis_of.get(last_name(atom)) if is_int(atom) else None
+        return Dim.atom(axis) if axis is not None else None
+
+    def resolve(self, dim: Dim | None) -> Dim | None:
+        """The formula with all that is known put in."""
+        for _ in range(20):  # an equation never contains itself, so this ends long before
+            if dim is None or all(self.replacement(atom) is None for atom in dim.atoms):
+                return dim
+            dim = dim.substitute(self.replacement)
+        return None
+
+    def show(self, dim: Dim | None) -> str:
+        """A size in the learner's own names."""
+        found = self.resolve(dim)
+        return "?" if found is None else str(found)
+
+    def note(self, dims: Iterable[Dim | None]) -> None:
+        """The axes of one tensor have different sizes, unless they have one name."""
+        names = {r.single for dim in dims if (r := self.resolve(dim)) is not None}
+        for a, b in combinations([name for name in names if name], 2):
+            if is_int(a) != is_int(b) and not is_flexible(a) and not is_flexible(b):
+                self.apart.add(frozenset((a, b)))
+
+    def assume(self, a: Dim | None, b: Dim | None) -> None:
+        """The code itself asks whether two sizes are equal: from here on they are."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a is None or b is None or a == b:
+            return
+        for one, other in ((a, b), (b, a)):
+            if one.single and one.single not in other.atoms:
+                self.known[one.single] = other
+                return
+
+    def unify(self, a: Dim | None, b: Dim | None) -> bool:
+        """Make two sizes equal. False: they certainly differ. True: equal now, or nothing is known."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a is None or b is None or a == b:
+            return True
+        for one, other in ((a, b), (b, a)):
+            if one.single and is_flexible(one.single) and one.single not in other.atoms:
+                self.known[one.single] = other
+                return True
+        if self.differ(a, b):
+            return False
+        self._learn(a, b)
+        return True
+
+    def _learn(self, a: Dim, b: Dim) -> None:
+        """Solve a = b for an atom: a flexible one if possible, else an integer of the code, else an axis."""
+        parts = ratio(a, b)
+        if parts is None:
+            return
+        c, above, below = parts
+        for kind in (is_flexible, is_int, lambda atom: atom not in INDEPENDENT):
+            for atom, power in (*above, *((atom, -k) for atom, k in below)):
+                if kind(atom) and abs(power) == 1:
+                    rest = Dim({tuple(sorted((x, k) for x, k in (*above, *((y, -j) for y, j in below)) if x != atom)): c})
+                    solved = ONE.over(rest) if power == 1 else rest
+                    if solved is not None and atom not in solved.atoms:
+                        self.known[atom] = solved
+                    return
+
+    def differ(self, a: Dim | None, b: Dim | None) -> bool:
+        """Are two sizes certainly different?"""
+        a, b = self.resolve(a), self.resolve(b)
+        if a is None or b is None or a == b:
+            return False
+        difference = a - b
+        if any(is_flexible(atom) for atom in difference.atoms):
+            return False
+        signs = {c > 0 for c in difference.terms.values()}
+        if len(signs) == 1 and all(not is_int(x) or (x in a.atoms and x in b.atoms) for x in difference.atoms):
+            return True  # 3 and 4, d and 3*d, position and position+1; but an offset may be zero
+        parts = ratio(a, b)
+        if parts is None:
+            return all(last_name(x) in INDEPENDENT and not is_int(x) for x in difference.atoms)
+        c, above, below = parts
+        if not above or not below:
+            return c == 1 and any(not is_int(x) or self._settled(x) for x, _ in above + below)  # heads*d and d
+        if c == 1 and len(above) == len(below) == 1 and above[0][1] == below[0][1] == 1:
+            return self._names_differ(above[0][0], below[0][0])
+        names = {x for x, _ in above + below}
+        return bool(names & INDEPENDENT) and all(self._settled(x) for x in names)
+
+    def _settled(self, atom: str) -> bool:
+        """Is this a size whose kind its name tells: one of the data, or one of the model?"""
+        if not is_int(atom):
+            return atom in INDEPENDENT or FEATURE.fullmatch(atom) is not None
+        return last_name(atom) in self.integers and FEATURE.fullmatch(last_name(atom)) is not None
+
+    def _names_differ(self, a: str, b: str) -> bool:
+        if not is_int(a) and not is_int(b):
+            return True
+        if is_int(a) and is_int(b) or last_name(a) == last_name(b):
+            return False
+        return frozenset((a, b)) in self.apart or {last_name(a), last_name(b)} <= self.integers
+
+    def broadcast(self, a: Dim | None, b: Dim | None) -> tuple[Dim | None, bool]:
+        """The size that two axes broadcast to, and whether they may."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a == ONE or b == ONE:
+            return (b if a == ONE else a), True
+        if a is None or b is None or a == b:
+            return (b if a is None else a), True
+        if self.differ(a, b):
+            return None, False
+        loose = any(is_flexible(x) or is_int(x) for x in a.atoms)  # a flexible size may be 1, and gives way
+        return (b if loose else a), True
+
+
+def ratio(a: Dim, b: Dim) -> tuple[Fraction, list[tuple[str, int]], list[tuple[str, int]]] | None:
+    """a / b of two products: the coefficient, the atoms above, the atoms below."""
+    quotient = a.over(b) if len(a.terms) == 1 else None
+    if quotient is None:
+        return None
+    powers: Powers
+    ((powers, c),) = quotient.terms.items()
+    return c, [(x, k) for x, k in powers if k > 0], [(x, -k) for x, k in powers if k < 0]
+
+
+def total(dims: Iterable[Dim | None], solver: Solver) -> Dim | None:
+    """The number of elements."""
+    return product(solver.resolve(dim) for dim in dims)
