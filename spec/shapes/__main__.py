@@ -11,7 +11,9 @@ from .sources import loader, name_of, root_of
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the problems and the report; 1 if there are problems."""
-    parser = argparse.ArgumentParser(prog="python -m spec.shapes", description="Check tensor shapes before anything runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m spec.shapes", description="Check tensor shapes before anything runs."
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--unknown", action="store_true", help="list the lines with an expression of unknown shape")
     options = parser.parse_args(arguments)

@@ -18,7 +18,7 @@ _GROUPS = {
 DTYPES: dict[str, str | None] = {name: kind or None for kind, names in _GROUPS.items() for name in names.split()}
 
 
-class BadShape(ValueError):
+class BadShapeError(ValueError):
     """A shape string that cannot be read."""
 
 
@@ -90,7 +90,7 @@ def parse_shape(text: str, dtype: str | None = None) -> ShapeSpec:
     """Read a shape string."""
     axes = tuple(_axis(word) for word in text.split())
     if sum(axis.star is not None for axis in axes) > 1:
-        raise BadShape(f'"{text}" has more than one axis with *, and cannot tell them apart')
+        raise BadShapeError(f'"{text}" has more than one axis with *, and cannot tell them apart')
     return ShapeSpec(axes, text, dtype)
 
 
@@ -104,14 +104,14 @@ def _axis(word: str) -> AxisSpec:
         name = name.split("=", 1)[1]
     broadcast = "#" in prefix
     if "*" in prefix:
-        loose = broadcast or not name or name.startswith("_")
-        return AxisSpec(word, star=ANONYMOUS if loose else name)
+        loose = not name or name.startswith("_")
+        return AxisSpec(word, star=ANONYMOUS if loose else "#" + name if broadcast else name)
     if name.startswith("_") or "?" in prefix:
         return AxisSpec(word)
     try:
         formula = ast.parse(re.sub(r"\{([^{}]*)\}", r"(\1)", name), mode="eval").body
     except SyntaxError:
-        raise BadShape(f'"{word}" is not the name or size of an axis') from None
+        raise BadShapeError(f'"{word}" is not the name or size of an axis') from None
     return AxisSpec(word, formula, broadcast=broadcast)
 
 

@@ -10,7 +10,7 @@ from .patterns import Group, PatternError, Side, Word, letters, parse_pattern, p
 from .values import UNKNOWN, Axis, Int, Items, Layer, Many, Plain, Shape, Star, Tensor, Value
 
 
-class Misfit(Exception):
+class MisfitError(Exception):
     """A pattern that certainly does not fit."""
 
     def __init__(self, message: str, start: int, end: int, code: str = "einops") -> None:
@@ -46,7 +46,7 @@ class Binding:
         if too_few or (dots is None and least > fixed):
             have = f"{'at least ' if shape.rank is None else ''}{least}: {self.call.show(shape)}"
             message = f'{self.who}: "{side.text}" has {fixed} axes, but {tensor} has {have}'
-            raise Misfit(message, side.start, side.end)
+            raise MisfitError(message, side.start, side.end)
         head = parts if dots is None else parts[:dots]
         tail = parts if dots is None else parts[dots + 1 :]
         front, back = shape.front, shape.back if shape.star is not None else shape.axes
@@ -70,7 +70,7 @@ class Binding:
         if "..." in self.dims and self.dots is not None and rest is not None:
             wider, why = broadcast(self.call, self.dots, rest)
             if why:
-                raise Misfit(f'{self.who}: the axes of "..." do not broadcast, {why}', side.start, side.end)
+                raise MisfitError(f'{self.who}: the axes of "..." do not broadcast, {why}', side.start, side.end)
             rest = wider
         self.dots = rest if rest is not None else None
         self.dims["..."] = None
@@ -79,26 +79,32 @@ class Binding:
         solver, text = self.call.run.solver, word.text
         if word.number is not None:
             if not solver.unify(Dim.const(word.number), dim):
-                message = f'{self.who}: "{text}" in "{side.text}" meets the axis {self.show(dim)} of {self.call.show(shape)}'
-                raise Misfit(message, word.start, word.end)
+                message = (
+                    f'{self.who}: "{text}" in "{side.text}" meets the axis {self.show(dim)} of {self.call.show(shape)}'
+                )
+                raise MisfitError(message, word.start, word.end)
             return
         if text in self.sizes and not solver.unify(self.sizes[text], dim):
             message = f"{self.who}: {text}={self.show(self.sizes[text])}, but that axis of {self.call.show(shape)}"
-            raise Misfit(f"{message} is {self.show(dim)}", word.start, word.end)
+            raise MisfitError(f"{message} is {self.show(dim)}", word.start, word.end)
         if text in self.dims:
             old, new = solver.resolve(self.dims[text]), solver.resolve(dim)
             if self.who.endswith("einsum") and ONE in (old, new):
                 self.dims[text] = new if old == ONE else old
             elif not solver.unify(old, new):
-                message = f'{self.who}: axis "{text}" is {self.show(old)} in one tensor, but {self.show(new)} in {tensor}'
-                raise Misfit(f"{message} {self.call.show(shape)}", word.start, word.end)
+                message = (
+                    f'{self.who}: axis "{text}" is {self.show(old)} in one tensor, but {self.show(new)} in {tensor}'
+                )
+                raise MisfitError(f"{message} {self.call.show(shape)}", word.start, word.end)
             return
         self.dims[text] = fresh(text) if dim is None else dim
         found = solver.resolve(dim)
         other = found.single if found is not None else None
         if len(text) > 1 and text in solver.axes and other in solver.axes and other != text:
-            message = f'{self.who}: the pattern calls this axis "{text}", but it is "{other}" in {self.call.show(shape)}'
-            raise Misfit(message, word.start, word.end, "einops-name")
+            message = (
+                f'{self.who}: the pattern calls this axis "{text}", but it is "{other}" in {self.call.show(shape)}'
+            )
+            raise MisfitError(message, word.start, word.end, "einops-name")
 
     def _group(self, group: Group, dim: Dim | None, shape: Shape) -> None:
         solver, names = self.call.run.solver, [word.text for word in group.words]
@@ -108,7 +114,7 @@ class Binding:
         unknown = [name for name in names if not name.isdigit() and name not in self.sizes and name not in self.dims]
         if len(unknown) > 1:
             message = f'{self.who}: the sizes of {", ".join(unknown)} in "{group.text}" cannot be told apart'
-            raise Misfit(f"{message}: give all but one as keyword arguments", group.start, group.end)
+            raise MisfitError(f"{message}: give all but one as keyword arguments", group.start, group.end)
         self.dims |= {name: size for name, size in sizes.items() if name in self.sizes and name not in self.dims}
         known = product(solver.resolve(size) for name, size in sizes.items() if name not in unknown)
         if unknown:
@@ -117,7 +123,7 @@ class Binding:
             self.dims[unknown[0]] = fresh(unknown[0]) if part is None else part
         elif not solver.unify(known, dim):
             message = f'{self.who}: "{group.text}" is {self.show(known)}, but the axis of {self.call.show(shape)}'
-            raise Misfit(f"{message} is {self.show(dim)}", group.start, group.end)
+            raise MisfitError(f"{message} is {self.show(dim)}", group.start, group.end)
 
     def _size(self, word: Word) -> Dim | None:
         if word.number is not None:
@@ -137,20 +143,24 @@ class Binding:
             else:
                 flat: list[Axis] = []
                 for word in part.words:
-                    flat += [None] if word.text == "..." and self.dots is None else (
-                        self.dots.axes if word.text == "..." and self.dots is not None else [self._size(word)]
+                    flat += (
+                        [None]
+                        if word.text == "..." and self.dots is None
+                        else (self.dots.axes if word.text == "..." and self.dots is not None else [self._size(word)])
                     )
                 dims = [None if isinstance(axis, Star) else self.call.run.solver.resolve(axis) for axis in flat]
                 axes.append(product(dims))
         return Shape(tuple(axes)) if sum(isinstance(axis, Star) for axis in axes) < 2 else None
 
 
-def complain(call: Call, text: str, error: Misfit | PatternError) -> Tensor:
+def complain(call: Call, text: str, error: MisfitError | PatternError) -> Tensor:
     """Report at the part of the pattern that is wrong."""
     literal = find_literal(call, text)
     where = f'{call.name}: "{text}" is no pattern: ' if isinstance(error, PatternError) else ""
     code = "einops" if isinstance(error, PatternError) else error.code
-    return call.run.fail(literal or call.node, f"{where}{error}", code, (text, error.start, error.end) if literal else None)
+    return call.run.fail(
+        literal or call.node, f"{where}{error}", code, (text, error.start, error.end) if literal else None
+    )
 
 
 def find_literal(call: Call, text: str) -> ast.expr | None:
@@ -181,7 +191,7 @@ def rearrange(call: Call) -> Value:
         check_names(call.name, inputs, output, set(kw), text)
         binding.match(inputs[0], shape, "the tensor")
         return Tensor(binding.build(output), dtype)
-    except (Misfit, PatternError) as error:
+    except (MisfitError, PatternError) as error:
         return complain(call, text, error)
 
 
@@ -248,7 +258,7 @@ def contracted(call: Call, tensors: list[Value], pattern: str, text: str) -> Ten
             shape = tensor.shape if isinstance(tensor, Tensor) else None
             binding.match(side, shape, f"tensor {i}")
         return Tensor(binding.build(output), "f")
-    except (Misfit, PatternError) as error:
+    except (MisfitError, PatternError) as error:
         if pattern != text:  # the positions are those of another spelling
             error.start, error.end = 0, len(text)
         return complain(call, text, error)
@@ -268,13 +278,17 @@ def pack(call: Call) -> Value:
             if shape is None or shape.rank is None:
                 return Items([Tensor(), UNKNOWN])
             if shape.rank < before + after:
-                raise Misfit(f'pack: "{text}" needs {before + after} axes or more, but tensor {i} is {call.show(shape)}', 0, len(text))
+                raise MisfitError(
+                    f'pack: "{text}" needs {before + after} axes or more, but tensor {i} is {call.show(shape)}',
+                    0,
+                    len(text),
+                )
             dims, end = shape.dims, shape.rank - after
             kept = Side(side.parts[:before] + side.parts[before + 1 :], side.start, side.end)
             binding.match(kept, Shape(dims[:before] + dims[end:]), f"tensor {i}")
             widths.append(product(call.run.solver.resolve(dim) for dim in dims[before:end]))
             packed.append(Items([Int(dim) for dim in dims[before:end]]))
-    except (Misfit, PatternError) as error:
+    except (MisfitError, PatternError) as error:
         return Items([complain(call, text, error), UNKNOWN])
     known = [width for width in widths if width is not None]
     width = sum(known[1:], known[0]) if known and len(known) == len(widths) else None
@@ -299,16 +313,18 @@ def unpack(call: Call) -> Value:
     try:
         side, before = packing(text)
         if x.shape is not None and x.shape.rank is not None and x.shape.rank != len(side.parts):
-            raise Misfit(f'unpack: "{text}" has {len(side.parts)} axes, but the tensor is {call.show(x.shape)}', 0, len(text))
-    except (Misfit, PatternError) as error:
+            raise MisfitError(
+                f'unpack: "{text}" has {len(side.parts)} axes, but the tensor is {call.show(x.shape)}', 0, len(text)
+            )
+    except (MisfitError, PatternError) as error:
         return complain(call, text, error)
     if x.shape is None or x.shape.rank is None or not isinstance(shapes, Items):
         return UNKNOWN
     dims = x.shape.dims
     sizes = [call.run.dims(item) for item in shapes.items]
-    return Items([
-        Tensor(None if new is None else Shape((*dims[:before], *new, *dims[before + 1 :])), x.dtype) for new in sizes
-    ])
+    return Items(
+        [Tensor(None if new is None else Shape((*dims[:before], *new, *dims[before + 1 :])), x.dtype) for new in sizes]
+    )
 
 
 def parse_shape(call: Call) -> Value:
@@ -317,7 +333,7 @@ def parse_shape(call: Call) -> Value:
     if text is not None and x.shape is not None:
         try:
             Binding(call, "parse_shape", {}).match(parse_side(text), x.shape, "the tensor")
-        except (Misfit, PatternError) as error:
+        except (MisfitError, PatternError) as error:
             complain(call, text, error)
     return UNKNOWN
 

@@ -1,15 +1,16 @@
 """Rules for what acts on each element, and for the matrix products: all that broadcasts."""
 
 from .operations import Call, is_scalar, rule
-from .values import ANONYMOUS, Axis, Int, Shape, Star, Tensor, Unknown, Value
+from .values import Axis, Int, Shape, Star, Tensor, Unknown, Value
 
-SAME = """abs bernoulli bernoulli_ bfloat16 bool byte ceil celu clamp_max clamp_min clip clone contiguous copy_ cos cosh cpu
-    cuda deg2rad detach detach_ double dropout dropout_ elu empty_like erf erfc exp exp_ expm1 exponential_ fill_ float floor
-    full_like gelu half hardtanh index_fill_ int isfinite isinf isnan leaky_relu log log10 log1p log2 log_normal_
-    logical_not logit logsigmoid long mish nan_to_num neg normal_ ones_like pin_memory rand_like randn_like reciprocal relu
-    relu6 relu_ requires_grad_ retain_grad round rsqrt scatter scatter_ scatter_add scatter_add_ selu sgn sigmoid
-    sigmoid_ sign silu sin sinh softplus sqrt square tan tanh tanh_ to tril triu tril_ triu_ trunc type type_as uniform_
-    zero_ zeros_like softmin dropout1d feature_dropout alpha_dropout hardswish"""
+SAME = """abs bernoulli bernoulli_ bfloat16 bool byte ceil celu clamp_max clamp_min clip clone contiguous copy_ cos cosh
+    cpu cuda deg2rad detach detach_ double dropout dropout_ elu empty_like erf erfc exp exp_ expm1
+    exponential_ fill_ float floor full_like gelu half hardtanh index_fill_ int isfinite isinf isnan
+    leaky_relu log log10 log1p log2 log_normal_ logical_not logit logsigmoid long mish nan_to_num neg normal_
+    ones_like pin_memory rand_like randn_like reciprocal relu relu6 relu_ requires_grad_ retain_grad round
+    rsqrt scatter scatter_ scatter_add scatter_add_ selu sgn sigmoid sigmoid_ sign silu sin sinh softplus sqrt
+    square tan tanh tanh_ to tril triu tril_ triu_ trunc type type_as uniform_ zero_ zeros_like softmin
+    dropout1d feature_dropout alpha_dropout hardswish"""
 ALONG = "softmax log_softmax cumsum cumprod logcumsumexp normalize flip roll gumbel_softmax cummax_"
 BINARY = """add sub mul div divide true_divide multiply subtract maximum minimum pow fmod remainder atan2 floor_divide
     bitwise_and bitwise_or bitwise_xor fmin fmax clamp clamp_ where lerp addcmul logaddexp hypot"""
@@ -18,7 +19,7 @@ LOGICAL = """eq ne lt le gt ge greater less greater_equal less_equal logical_and
     __and__ __or__"""
 DTYPES = {"float": "f", "half": "f", "double": "f", "bfloat16": "f", "long": "i", "int": "i", "bool": "b", "isnan": "b"}
 DTYPES |= {"isinf": "b", "isfinite": "b", "logical_not": "b"}
-RECAST = frozenset("to type type_as zeros_like ones_like full_like empty_like".split())
+RECAST = frozenset(["to", "type", "type_as", "zeros_like", "ones_like", "full_like", "empty_like"])
 SCALARS = frozenset(("eps", "epsilon", "temperature", "scale", "scaling"))  # attributes that no rule has made a tensor
 
 
@@ -30,9 +31,10 @@ def broadcast(call: Call, a: Shape, b: Shape) -> tuple[Shape | None, str | None]
         x, y = left.pop(), right.pop()
         if isinstance(x, Star) and isinstance(y, Star):
             # two stars of one name are the same axes, so what stands before them lines up again
-            if x.name != y.name or len(left) != len(right) or (x.name == ANONYMOUS and left):
+            exact = x.name == y.name and x.name[0] not in ".#"
+            if x.name.lstrip("#") != y.name.lstrip("#") or len(left) != len(right) or (left and not exact):
                 return None, None
-            out.append(x)
+            out.append(y if x.name[0] == "#" else x)
         elif isinstance(x, Star) or isinstance(y, Star):
             return None, None
         else:

@@ -3,7 +3,7 @@
 import ast
 from dataclasses import dataclass, field
 
-from .annotations import BadShape, ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, read, shapes_in
+from .annotations import BadShapeError, ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, read, shapes_in
 from .dims import Dim, integer, is_flexible, last_name
 from .interpreter import Interpreter, Problem
 from .matching import to_shape
@@ -112,7 +112,9 @@ class Engine:
         scope: dict[str, Value] = {}
         for i, parameter in enumerate(info.parameters):
             if i == 0 and info.is_bound and info.owner is not None:
-                scope[parameter.name] = Class(info.owner) if "classmethod" in info.decorators else Instance(info.owner, me=True)
+                scope[parameter.name] = (
+                    Class(info.owner) if "classmethod" in info.decorators else Instance(info.owner, me=True)
+                )
                 scope |= {"." + name: value for name, value in self.state(info.owner).attributes.items()}
             else:
                 scope[parameter.name] = promised(info.module, parameter)
@@ -186,7 +188,7 @@ class Engine:
         """An annotation; one that cannot be read says nothing."""
         try:
             return read(node, module)
-        except (BadShape, RecursionError):
+        except (BadShapeError, RecursionError):
             return None
 
     def stars(self, info: FunctionInfo | None) -> set[str]:

@@ -105,7 +105,11 @@ def conditional(run: "Interpreter", node: ast.IfExp) -> Value:
     """a if test else b."""
     run.eval(node.test)
     test = node.test
-    if isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and isinstance(test.comparators[0], ast.Constant):
+    if (
+        isinstance(test, ast.Compare)
+        and isinstance(test.left, ast.Name)
+        and isinstance(test.comparators[0], ast.Constant)
+    ):
         given = run.scope.get(test.left.id)
         if test.comparators[0].value is None and isinstance(given, Int | Unknown):  # what d_k comes to
             run.eval(node.body)
@@ -169,7 +173,7 @@ def binary(run: "Interpreter", node: ast.BinOp) -> Value:
     if isinstance(a, Items | Size | Many) or isinstance(b, Items | Size | Many):
         return listed(run, op, a, b)
     x, y = run.size(a), run.size(b)
-    known = all(isinstance(value, Int) or isinstance(value, Unknown) and value.path for value in (a, b))
+    known = all(isinstance(value, Int) or (isinstance(value, Unknown) and value.path) for value in (a, b))
     if known and not isinstance(op, ast.Div):
         dim = arithmetic(op, x, y) if x is not None and y is not None else None
         sure = isinstance(op, ast.FloorDiv | ast.Mod) or all(isinstance(value, Int) and value.sure for value in (a, b))
@@ -304,7 +308,12 @@ def special_call(run: "Interpreter", node: ast.Call) -> Value | None:
     if not isinstance(node.func, ast.Attribute):
         return None
     owner, attr = node.func.value, node.func.attr
-    if attr == "__init__" and isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
+    if (
+        attr == "__init__"
+        and isinstance(owner, ast.Call)
+        and isinstance(owner.func, ast.Name)
+        and owner.func.id == "super"
+    ):
         args, kw, exact = argument_lists(run, node)
         return construct_base(run, args, kw) if exact else Nothing()
     if attr in ("register_buffer", "register_parameter", "add_module", "register_module") and len(node.args) > 1:

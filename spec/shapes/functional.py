@@ -61,7 +61,10 @@ def linspace(call: Call) -> Value:
 def eye(call: Call) -> Value:
     """A square, or as many columns as given."""
     rows = call.size(0, "n")
-    return Tensor(Shape((rows, call.size(1, "m") if call.arg(1, "m") is not None else rows)), dtype_named(call.kw.get("dtype"), "f"))
+    return Tensor(
+        Shape((rows, call.size(1, "m") if call.arg(1, "m") is not None else rows)),
+        dtype_named(call.kw.get("dtype"), "f"),
+    )
 
 
 @rule("randperm")
@@ -146,7 +149,9 @@ def sdpa(call: Call) -> Value:
         if grouped is None and front is not None and other is not None:
             both, why = broadcast(call, front, other)
             if why:
-                return call.fail(f"{who}{call.show(q)} and {call.show(k)} do not fit: {why}, counted without the last two")
+                return call.fail(
+                    f"{who}{call.show(q)} and {call.show(k)} do not fit: {why}, counted without the last two"
+                )
             front = both
     mask = call.tensor(3, "attn_mask").shape
     if front is not None and mask is not None:
@@ -162,7 +167,9 @@ def cross_entropy(call: Call) -> Value:
     """Classes are axis 1 of the logits; targets have the other axes."""
     x, y = call.tensor(0, "input"), call.tensor(1, "target")
     plain = call.kw.get("reduction")
-    out = Tensor(Shape(()) if plain is None or isinstance(plain, Plain) and plain.const in ("mean", "sum") else None, "f")
+    out = Tensor(
+        Shape(()) if plain is None or (isinstance(plain, Plain) and plain.const in ("mean", "sum")) else None, "f"
+    )
     logits, targets = x.shape, y.shape
     if logits is None or targets is None or logits.rank is None or targets.rank is None or not logits.rank:
         return out
@@ -174,7 +181,9 @@ def cross_entropy(call: Call) -> Value:
         return call.fail(f"{call.name}: logits {show(logits)} {need}, but these have shape {show(targets)}")
     for ours, theirs in zip(logits.dims[:1] + logits.dims[2:], targets.dims, strict=logits.rank > 1):
         if logits.rank > 1 and not call.run.solver.unify(ours, theirs):
-            return call.fail(f"{call.name}: logits {show(logits)}, classes on axis 1, do not fit targets {show(targets)}")
+            return call.fail(
+                f"{call.name}: logits {show(logits)}, classes on axis 1, do not fit targets {show(targets)}"
+            )
     return out
 
 
@@ -200,4 +209,3 @@ def pad(call: Call) -> Value:
             return Tensor()
         shape = bigger
     return call.like(x, shape)
-

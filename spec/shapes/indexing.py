@@ -96,7 +96,7 @@ def slice_size(run: "Interpreter", part: ast.Slice, whole: Dim | None) -> Dim | 
         return None if whole is None or low is None else whole - low
     if high is not None and is_negative(high):
         high = None if whole is None else whole + high
-    elif high is None or high != ONE and not reaches(whole, high):
+    elif high is None or (high != ONE and not reaches(whole, high)):
         return None
     return None if high is None or low is None else high - low
 
@@ -125,13 +125,14 @@ def size_item(run: "Interpreter", node: ast.Subscript, size: Size) -> Value:
         bounds = const_slice(node.slice)
         if shape is None or bounds is None:
             return Unknown()
-        axes: tuple[Axis, ...] = shape.axes[bounds] if shape.rank is not None else ()
+        low, high = bounds.start, bounds.stop
         if shape.rank is None:
-            n = bounds.stop if bounds.start is None else None
-            if n is None or n >= 0 or -n != len(shape.back) or bounds.step is not None:
+            ends = bounds.step is None and low is not None and -len(shape.back) <= low < 0 and (high is None or high < 0)
+            if low is None and high is not None and high == -len(shape.back):
+                return Size(Shape(shape.axes[:high]))
+            if not ends:
                 return Unknown()
-            return Size(Shape(shape.axes[:n]))
-        return Items([Int(axis) for axis in axes if not isinstance(axis, Star)])
+        return Items([Int(axis) for axis in shape.axes[bounds] if not isinstance(axis, Star)])
     i = run.number(run.eval(node.slice))
     if shape is None or i is None:
         return Int(None)

@@ -159,7 +159,10 @@ class Interpreter:
                 return Tensor(None, dtype)
             if x.star is not None and x.axes[x.star] != y.axes[x.star]:
                 return Tensor(None, dtype)
-            joined = [p if isinstance(p, Star) or isinstance(q, Star) else self.join_size(p, q) for p, q in zip(x.axes, y.axes, strict=True)]
+            joined = [
+                p if isinstance(p, Star) or isinstance(q, Star) else self.join_size(p, q)
+                for p, q in zip(x.axes, y.axes, strict=True)
+            ]
             return Tensor(Shape(tuple(joined)), dtype)
         if isinstance(a, Int) and isinstance(b, Int):
             return Int(self.join_size(a.dim, b.dim))
@@ -169,7 +172,9 @@ class Interpreter:
             return Items([self.join(x, y) for x, y in zip(a.items, b.items, strict=True)])
         if isinstance(a, Items | Many) and isinstance(b, Items | Many):
             empty = isinstance(a, Items) and not a.items, isinstance(b, Items) and not b.items
-            return Many(self.item(b) if empty[0] else self.item(a) if empty[1] else self.join(self.item(a), self.item(b)))
+            return Many(
+                self.item(b) if empty[0] else self.item(a) if empty[1] else self.join(self.item(a), self.item(b))
+            )
         if isinstance(a, Instance) and isinstance(b, Instance) and a.info is b.info and a.me == b.me:
             return a
         return UNKNOWN

@@ -9,8 +9,28 @@ from .operations import Call, apply
 from .values import UNKNOWN, Int, Items, Layer, Many, Shape, Tensor, Unknown, Value
 
 SAME = frozenset(
-    """Dropout Dropout1d Dropout2d GELU ReLU ReLU6 SiLU Tanh Sigmoid Identity Softmax LogSoftmax LeakyReLU ELU SELU Mish
-    Softplus Hardtanh Hardswish AlphaDropout""".split()
+    [
+        "Dropout",
+        "Dropout1d",
+        "Dropout2d",
+        "GELU",
+        "ReLU",
+        "ReLU6",
+        "SiLU",
+        "Tanh",
+        "Sigmoid",
+        "Identity",
+        "Softmax",
+        "LogSoftmax",
+        "LeakyReLU",
+        "ELU",
+        "SELU",
+        "Mish",
+        "Softplus",
+        "Hardtanh",
+        "Hardswish",
+        "AlphaDropout",
+    ]
 )
 SIZES = {  # the constructor's arguments that fix shapes
     "Linear": ("in_features", "out_features"),

@@ -90,7 +90,7 @@ def mismatch(solver: Solver, spec: ShapeSpec, shape: Shape, name: Naming, stars:
 def _star(solver: Solver, name: str, rest: tuple[Axis, ...] | None, stars: Stars) -> str | None:
     """Hold the axes that a star stands for to what it stood for before."""
     before = stars.get(name, rest) if rest is not None else stars.get(name)
-    if name == ANONYMOUS or before is None or rest is None:
+    if name[0] in ".#" or before is None or rest is None:
         stars[name] = rest if before == rest else None
         return None
     stars[name] = before

@@ -4,15 +4,30 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .annotations import DTYPES, BadShape, NameSpec, Scope, ShapeSpec, Spec, read, shapes_in
+from .annotations import DTYPES, BadShapeError, NameSpec, Scope, ShapeSpec, Spec, read, shapes_in
 
 Loader = Callable[[str], "tuple[str, str] | None"]  # a module's name -> its path and source
 LIBRARIES = frozenset(("torch", "einops", "math", "copy"))  # what the rules know
 FOREIGN = LIBRARIES | {"numpy", "jaxtyping", "typing", "typing_extensions", "functools", "itertools", "collections"}
 # Decorators that leave a function's signature as it is written.
 HARMLESS = frozenset(
-    """staticmethod classmethod property cached_property no_grad inference_mode jaxtyped beartype typechecked override
-    abstractmethod cache lru_cache compile final""".split()
+    [
+        "staticmethod",
+        "classmethod",
+        "property",
+        "cached_property",
+        "no_grad",
+        "inference_mode",
+        "jaxtyped",
+        "beartype",
+        "typechecked",
+        "override",
+        "abstractmethod",
+        "cache",
+        "lru_cache",
+        "compile",
+        "final",
+    ]
 )
 
 
@@ -56,7 +71,9 @@ class FunctionInfo:
     @property
     def is_trusted(self) -> bool:
         """Can a caller rely on the signature as it is written?"""
-        return self.decorators <= HARMLESS and not any(isinstance(n, ast.Yield | ast.YieldFrom) for n in own_nodes(self.node))
+        return self.decorators <= HARMLESS and not any(
+            isinstance(n, ast.Yield | ast.YieldFrom) for n in own_nodes(self.node)
+        )
 
     @property
     def annotations(self) -> list[ast.expr]:
@@ -82,7 +99,7 @@ class FunctionInfo:
     def _spec(self, node: ast.expr | None) -> Spec | None:
         try:
             return read(node, self.module)
-        except BadShape as error:
+        except BadShapeError as error:
             assert node is not None
             self.bad.append((node, str(error)))
         except RecursionError:  # an alias of itself
@@ -135,7 +152,9 @@ class ClassInfo:
     @property
     def is_module(self) -> bool:
         """Is it an nn.Module?"""
-        return any((info.module.dotted(b) or "").startswith("torch.nn") for info in self.line() for b in info.node.bases)
+        return any(
+            (info.module.dotted(b) or "").startswith("torch.nn") for info in self.line() for b in info.node.bases
+        )
 
 
 class Module:

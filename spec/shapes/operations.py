@@ -56,7 +56,7 @@ class Call:
         first = self.arg(i, *names)
         if isinstance(first, Items | Size):
             return self.run.dims(first)
-        if first is None or isinstance(first, Unknown) and first.path is None:
+        if first is None or (isinstance(first, Unknown) and first.path is None):
             return None
         several = self.args[i:] if i < len(self.args) else [first]
         return [self.run.size(value) for value in several] if all(map(may_be_size, several)) else None
@@ -76,12 +76,12 @@ class Call:
 
 def may_be_size(value: Value) -> bool:
     """Can this be one integer?"""
-    return isinstance(value, Int) or isinstance(value, Unknown)
+    return isinstance(value, (Int, Unknown))
 
 
 def is_scalar(value: Value | None) -> bool:
     """Is this certainly no tensor?"""
-    return value is None or isinstance(value, Plain | Nothing) or isinstance(value, Int) and value.sure
+    return value is None or isinstance(value, Plain | Nothing) or (isinstance(value, Int) and value.sure)
 
 
 Rule = Callable[[Call], Value]

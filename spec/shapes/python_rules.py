@@ -15,7 +15,9 @@ def builtin(call: Call) -> Value:
     return Plain() if call.name in PLAIN else UNKNOWN
 
 
-PLAIN = frozenset("float bool str print isinstance hasattr repr format callable any all".split())
+PLAIN = frozenset(
+    ["float", "bool", "str", "print", "isinstance", "hasattr", "repr", "format", "callable", "any", "all"]
+)
 
 
 def length(call: Call) -> Value:
@@ -48,10 +50,11 @@ def listed(call: Call) -> Value:
 
 def zipped(call: Call) -> Value:
     """zip."""
-    lists = [x.items for x in call.args if isinstance(x, Items)]
-    if len(lists) == len(call.args):
-        return Items([Items(list(group)) for group in zip(*lists, strict=False)])
-    return Many(Items([call.run.item(x) for x in call.args]))
+    lengths = [len(x.items) for x in call.args if isinstance(x, Items)]
+    if not lengths:
+        return Many(Items([call.run.item(x) for x in call.args]))
+    lists = [x.items if isinstance(x, Items) else [call.run.item(x)] * min(lengths) for x in call.args]
+    return Items([Items(list(group)) for group in zip(*lists, strict=False)])
 
 
 def enumerated(call: Call) -> Value:

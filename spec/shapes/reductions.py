@@ -5,8 +5,8 @@ from .elementwise import elementwise
 from .operations import Call, rule
 from .values import UNKNOWN, Axis, Int, Items, Nothing, Plain, Shape, Tensor, Value
 
-REDUCE = """sum mean amax amin prod std var logsumexp norm all any argmax argmin nansum nanmean max min median count_nonzero
-    vector_norm std_mean var_mean nanmedian mode"""
+REDUCE = """sum mean amax amin prod std var logsumexp norm all any argmax argmin nansum nanmean max min median
+    count_nonzero vector_norm std_mean var_mean nanmedian mode"""
 PAIRS = frozenset(("max", "min", "median", "nanmedian", "mode"))
 ARRAYS = frozenset(("std", "var"))  # a second positional argument is not keepdim
 
@@ -152,4 +152,3 @@ def dim(call: Call) -> Value:
     """The number of axes."""
     shape = call.tensor(0).shape
     return Int(Dim.const(shape.rank) if shape is not None and shape.rank is not None else None)
-

@@ -9,8 +9,29 @@ from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, product
 
 # Sizes that depend on the data: never a product or a multiple of the sizes that a model is built from.
 INDEPENDENT = frozenset(
-    """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos
-    length seq_len batch_size""".split()
+    [
+        "batch",
+        "query",
+        "key",
+        "position",
+        "vocab",
+        "queries",
+        "keys",
+        "positions",
+        "seq",
+        "sequence",
+        "time",
+        "token",
+        "tokens",
+        "source",
+        "target",
+        "src",
+        "tgt",
+        "pos",
+        "length",
+        "seq_len",
+        "batch_size",
+    ]
 )
 FEATURE = re.compile(r"d|d_\w+|\w*head\w*|\w*emb\w*|\w*hidden\w*|\w*dim\w*|\w*feat\w*|\w*channels?|\w*vocab\w*|width")
 
@@ -94,7 +115,9 @@ class Solver:
         for kind in (is_flexible, is_int, lambda atom: atom not in INDEPENDENT):
             for atom, power in (*above, *((atom, -k) for atom, k in below)):
                 if kind(atom) and abs(power) == 1:
-                    rest = Dim({tuple(sorted((x, k) for x, k in (*above, *((y, -j) for y, j in below)) if x != atom)): c})
+                    rest = Dim(
+                        {tuple(sorted((x, k) for x, k in (*above, *((y, -j) for y, j in below)) if x != atom)): c}
+                    )
                     solved = ONE.over(rest) if power == 1 else rest
                     if solved is not None and atom not in solved.atoms:
                         self.known[atom] = solved
@@ -131,7 +154,7 @@ class Solver:
     def _names_differ(self, a: str, b: str) -> bool:
         if not is_int(a) and not is_int(b):
             return True
-        if is_int(a) and is_int(b) or last_name(a) == last_name(b):
+        if (is_int(a) and is_int(b)) or last_name(a) == last_name(b):
             return False
         return frozenset((a, b)) in self.apart or {last_name(a), last_name(b)} <= self.integers
 

@@ -199,7 +199,11 @@ def loop(run: "Interpreter", node: ast.For | ast.While) -> bool:
         else:
             run.eval(node.test)
         goes = run.block(node.body)
-        ends = [*run.exits, *([run.scope] if goes else []), *([] if written is not None and not run.exits else [before])]
+        ends = [
+            *run.exits,
+            *([run.scope] if goes else []),
+            *([] if written is not None and not run.exits else [before]),
+        ]
         run.scope = ends[0] if ends else run.scope
         for end in ends[1:]:
             run.scope = run.join_scopes(run.scope, end)

@@ -3,6 +3,7 @@
 import ast
 from typing import TYPE_CHECKING
 
+from . import functional, reductions, views  # noqa: F401  their rules are registered by being imported
 from .annotations import NameSpec, shapes_in
 from .dims import Dim, fresh, integer, is_flexible
 from .einops_rules import EINOPS, torch_einsum
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
 DEPTH = 3  # how far unannotated functions are followed
 FUNCTIONAL = frozenset(("torch", "torch.nn.functional", "torch.Tensor"))
-KEEPS_LAYER = frozenset("to eval train cuda cpu apply float double half requires_grad_ compile".split())
+KEEPS_LAYER = frozenset(
+    ["to", "eval", "train", "cuda", "cpu", "apply", "float", "double", "half", "requires_grad_", "compile"]
+)
 
 
 def argument_lists(run: "Interpreter", node: ast.Call) -> tuple[list[Value], dict[str, Value], bool]:
@@ -265,7 +268,10 @@ def unify_arguments(
             why = mismatch(run.solver, spec, tensor.shape, lambda name: binding.setdefault(name, fresh(name)), stars)
             if why:
                 what = f'Argument "{parameter.name}" of {info.name} must have shape "{spec.text}"'
-                run.fail(argument_node(node, i, parameter.name), f"{what}, but this has shape {found}: {why}{here(run, spec.names, binding)}")
+                run.fail(
+                    argument_node(node, i, parameter.name),
+                    f"{what}, but this has shape {found}: {why}{here(run, spec.names, binding)}",
+                )
                 fits = False
     return binding, stars, fits
 

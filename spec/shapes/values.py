@@ -108,7 +108,9 @@ class Shape:
 
     def show(self, size: Callable[[Dim | None], str]) -> str:
         """The shape in the learner's names."""
-        parts = [("..." if a.name == ANONYMOUS else "*" + a.name) if isinstance(a, Star) else size(a) for a in self.axes]
+        parts = [
+            ("..." if a.name == ANONYMOUS else "*" + a.name) if isinstance(a, Star) else size(a) for a in self.axes
+        ]
         return f"({' '.join(parts)})" if parts else "() of a scalar"
 
 

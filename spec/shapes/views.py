@@ -84,11 +84,14 @@ def flatten(call: Call) -> Value:
     """Neighbouring axes made one."""
     x = call.tensor(0, "input")
     a, b = call.axis(x.shape, 1, "start_dim", default=0), call.axis(x.shape, 2, "end_dim", default=-1)
-    if x.shape is None or not x.shape.rank or a is None or b is None:
+    if x.shape is None or a is None or b is None:
         return Tensor()
-    a, b = a % x.shape.rank, b % x.shape.rank
-    merged = total(x.shape.dims[a : b + 1], call.run.solver)
-    return call.like(x, Shape((*x.shape.axes[:a], merged, *x.shape.axes[b + 1 :])))
+    first, last = x.shape.place(a), x.shape.place(b)
+    merged = x.shape.axes[first : last + 1] if first is not None and last is not None else ()
+    if not merged or any(isinstance(axis, Star) for axis in merged) or last is None:
+        return Tensor()
+    dim = total(Shape(merged).dims, call.run.solver)
+    return call.like(x, Shape((*x.shape.axes[:first], dim, *x.shape.axes[last + 1 :])))
 
 
 @rule("unflatten")
@@ -250,7 +253,7 @@ def split(call: Call) -> Value:
 def size_rule(call: Call) -> Value:
     """One size, or all."""
     x = call.tensor(0)
-    if len(call.args) < 2 and not call.kw or isinstance(call.arg(1, "dim"), Nothing):
+    if (len(call.args) < 2 and not call.kw) or isinstance(call.arg(1, "dim"), Nothing):
         return Size(x.shape)
     axis = call.axis(x.shape, 1)
     return Int(x.shape.get(axis) if x.shape is not None and axis is not None else None)
