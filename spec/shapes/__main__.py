@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .engine import Engine
-from .sources import loader, name_of, root_of
+from .sources import Sources, name_of, root_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 def report(path: Path, list_unknown: bool) -> int:
     """Check one file."""
     name = name_of(path)
-    engine = Engine(loader([root_of(str(path), name), os.getcwd()]))
+    engine = Engine(Sources([root_of(str(path), name), os.getcwd()]).load)
     if engine.module(name) is None:
         print(f"{path}: cannot be read")
         return 1

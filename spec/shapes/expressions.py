@@ -320,7 +320,7 @@ def special_call(run: "Interpreter", node: ast.Call) -> Value | None:
         target, given = run.eval(owner), node.args[0]
         value = run.eval(node.args[1])
         if isinstance(target, Instance) and target.me and isinstance(given, ast.Constant):
-            run.scope[f".{given.value}"] = value
+            run.scope["." + str(given.value)] = value
         return Nothing()
     return None
 

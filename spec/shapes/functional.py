@@ -47,8 +47,9 @@ def arange(call: Call) -> Value:
     start = bounds[0] if len(bounds) > 1 else ZERO
     end = bounds[min(1, len(bounds) - 1)]
     step = call.number(2, default=1)
-    known = start is not None and end is not None and step is not None and step > 0
-    return Tensor(Shape(((end - start) * Dim.const(Fraction(1, step)) if known else None,)), dtype)
+    if start is None or end is None or step is None or step <= 0:
+        return Tensor(Shape((None,)), dtype)
+    return Tensor(Shape(((end - start) * Dim.const(Fraction(1, step)),)), dtype)
 
 
 @rule("linspace")

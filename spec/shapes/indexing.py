@@ -127,7 +127,9 @@ def size_item(run: "Interpreter", node: ast.Subscript, size: Size) -> Value:
             return Unknown()
         low, high = bounds.start, bounds.stop
         if shape.rank is None:
-            ends = bounds.step is None and low is not None and -len(shape.back) <= low < 0 and (high is None or high < 0)
+            ends = (
+                bounds.step is None and low is not None and -len(shape.back) <= low < 0 and (high is None or high < 0)
+            )
             if low is None and high is not None and high == -len(shape.back):
                 return Size(Shape(shape.axes[:high]))
             if not ends:

@@ -1,10 +1,15 @@
 """Where the sources of a project lie."""
 
 import hashlib
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from .modules import FOREIGN, Loader, Module
+from .modules import FOREIGN
+
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n]*))", re.M)
 
 
 def root_of(path: str, module: str) -> str:
@@ -26,42 +31,78 @@ def name_of(path: Path) -> str:
     return ".".join(parts)
 
 
-def loader(roots: Iterable[str]) -> Loader:
-    """Find modules by name below these folders."""
-    folders = [Path(root) for root in dict.fromkeys(roots)]
+@dataclass(frozen=True)
+class Source:
+    """A file as it was read, and what it may import."""
 
-    def load(name: str) -> tuple[str, str] | None:
+    path: str
+    text: str
+    stamp: tuple[int, int]
+    digest: bytes
+    imports: frozenset[str]
+
+
+class Sources:
+    """The modules below some folders; a file is read again only when it has changed."""
+
+    def __init__(self, roots: Iterable[str]) -> None:
+        self.roots = list(dict.fromkeys(roots))
+        self.cache: dict[str, Source] = {}
+
+    def find(self, name: str) -> Source | None:
+        """A module by its dotted name."""
         parts = name.split(".")
         if parts[0] in FOREIGN or not all(part.isidentifier() for part in parts):
             return None
-        for folder in folders:
-            for path in (folder.joinpath(*parts).with_suffix(".py"), folder.joinpath(*parts, "__init__.py")):
-                if path.is_file():
-                    try:
-                        return str(path), path.read_text(encoding="utf-8")
-                    except (OSError, UnicodeDecodeError):
-                        return None
+        for root in self.roots:
+            base = os.path.join(root, *parts)
+            for path in (base + ".py", os.path.join(base, "__init__.py")):
+                try:
+                    status = os.stat(path)
+                    return self._read(path, name, (status.st_mtime_ns, status.st_size))
+                except (OSError, UnicodeDecodeError):
+                    continue
         return None
 
-    return load
+    def _read(self, path: str, name: str, stamp: tuple[int, int]) -> Source:
+        known = self.cache.get(path)
+        if known is not None and known.stamp == stamp:
+            return known
+        text = Path(path).read_text(encoding="utf-8")
+        package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
+        imports = frozenset(imported(text, package))
+        self.cache[path] = Source(path, text, stamp, hashlib.sha256(text.encode()).digest(), imports)
+        return self.cache[path]
+
+    def load(self, name: str) -> tuple[str, str] | None:
+        """A module's path and text, as the engine asks for it."""
+        found = self.find(name)
+        return None if found is None else (found.path, found.text)
+
+    def digest(self, name: str, version: int) -> str:
+        """Of a module and all that it imports from the project: what a check of it may depend on."""
+        total = hashlib.sha256(str(version).encode())
+        waiting, seen = [name], {name}
+        while waiting:
+            found = self.find(waiting.pop())
+            if found is not None:
+                total.update(found.digest)
+                new = sorted(found.imports - seen)
+                seen.update(new)
+                waiting += new
+        return total.hexdigest()
 
 
-def digest(name: str, load: Loader, version: int) -> str:
-    """Of a module and all that it imports from the project: what a check of it may depend on."""
-    total = hashlib.sha256(str(version).encode())
-    waiting, seen = [name], {name}
-    while waiting:
-        found = load(waiting.pop())
-        if found is None:
+def imported(text: str, package: str) -> Iterator[str]:
+    """The modules that a source may import; without parsing, since every run of mypy asks for every file."""
+    for match in _IMPORT.finditer(text):
+        base, names, plain = match.groups()
+        if plain is not None:
+            yield from (part.split(" as ")[0].strip() for part in plain.split("#")[0].split(","))
             continue
-        total.update(found[1].encode())
-        try:
-            module = Module(name, *found, lambda _: None)
-        except (SyntaxError, RecursionError, ValueError):
-            continue
-        for full in module.imports.values():
-            for candidate in (full, full.rpartition(".")[0]):
-                if candidate and candidate not in seen:
-                    seen.add(candidate)
-                    waiting.append(candidate)
-    return total.hexdigest()
+        dots = len(base) - len(base.lstrip("."))
+        if dots:
+            parts = package.split(".")[: len(package.split(".")) - dots + 1]
+            base = ".".join([*parts, *([base[dots:]] if base[dots:] else [])])
+        yield base
+        yield from (f"{base}.{name.split(' as ')[0].strip()}" for name in names.strip("() \n").split(","))

@@ -264,13 +264,13 @@ def unify_arguments(
         for spec, tensor in pairs(parameter.spec, given.get(parameter.name, UNKNOWN)):
             if tensor.shape is None:
                 continue
-            found = run.show(tensor.shape)
+            found, before = run.show(tensor.shape), dict(binding)
             why = mismatch(run.solver, spec, tensor.shape, lambda name: binding.setdefault(name, fresh(name)), stars)
             if why:
                 what = f'Argument "{parameter.name}" of {info.name} must have shape "{spec.text}"'
                 run.fail(
                     argument_node(node, i, parameter.name),
-                    f"{what}, but this has shape {found}: {why}{here(run, spec.names, binding)}",
+                    f"{what}, but this has shape {found}: {why}{here(run, spec.names, before)}",
                 )
                 fits = False
     return binding, stars, fits
