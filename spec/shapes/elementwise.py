@@ -15,7 +15,9 @@ ALONG = "softmax log_softmax cumsum cumprod logcumsumexp normalize flip roll gum
 BINARY = """add sub mul div divide true_divide multiply subtract maximum minimum pow fmod remainder atan2 floor_divide
     bitwise_and bitwise_or bitwise_xor fmin fmax clamp clamp_ where lerp addcmul logaddexp hypot"""
 IN_PLACE = "add_ sub_ mul_ div_ pow_"
-LOGICAL = """eq ne lt le gt ge greater less greater_equal less_equal logical_and logical_or logical_xor not_equal isclose"""
+LOGICAL = (
+    """eq ne lt le gt ge greater less greater_equal less_equal logical_and logical_or logical_xor not_equal isclose"""
+)
 DTYPES = {"float": "f", "half": "f", "double": "f", "bfloat16": "f", "long": "i", "int": "i", "bool": "b", "isnan": "b"}
 DTYPES |= {"isinf": "b", "isfinite": "b", "logical_not": "b"}
 RECAST = frozenset(["to", "type", "type_as", "zeros_like", "ones_like", "full_like", "empty_like"])

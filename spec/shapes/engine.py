@@ -102,10 +102,9 @@ class Engine:
             if isinstance(node, ast.AnnAssign):
                 every |= {name for spec in shapes_in(self.read(info.module, node.annotation)) for name in spec.names}
         integers = {p.name for p in info.parameters if isinstance(p.spec, NameSpec) and p.spec.name == "int"}
-        if info.owner is not None and info.is_bound:
-            integers |= self.state(info.owner).names
-        axes = parameters | {name for name in every if names_of(name) & integers}
-        return Interpreter(self, info.module, info, Solver(axes, integers))
+        fixed = self.state(info.owner).names if info.owner is not None and info.is_bound else set()
+        axes = parameters | {name for name in every if names_of(name) & (integers | fixed)}
+        return Interpreter(self, info.module, info, Solver(axes, integers, fixed))
 
     def parameters(self, info: FunctionInfo) -> dict[str, Value]:
         """The values that a function's own annotations promise it."""
@@ -221,7 +220,7 @@ def promised(module: Module, parameter: Parameter) -> Value:
         if spec.name in ("Tensor", "Parameter"):
             return Tensor()
         info = module.class_of(spec)
-        if info is not None and info.is_module:
+        if info is not None and (info.is_module or any(method.shapes for method in info.methods.values())):
             return Instance(info, {"*": UNKNOWN})
     default = parameter.default
     if spec is None and isinstance(default, ast.Constant) and isinstance(default.value, float | bool | str):

@@ -315,7 +315,7 @@ def special_call(run: "Interpreter", node: ast.Call) -> Value | None:
         and owner.func.id == "super"
     ):
         args, kw, exact = argument_lists(run, node)
-        return construct_base(run, args, kw) if exact else Nothing()
+        return construct_base(run, args, kw) if exact or "*" in kw else Nothing()
     if attr in ("register_buffer", "register_parameter", "add_module", "register_module") and len(node.args) > 1:
         target, given = run.eval(owner), node.args[0]
         value = run.eval(node.args[1])

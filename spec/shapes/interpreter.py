@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .dims import Dim, fresh, integer, is_flexible
 from .expressions import EXPRESSIONS, attribute_of
 from .operations import Call
-from .solver import Solver
+from .solver import INDEPENDENT, Solver
 from .statements import STATEMENTS, assign
 from .user_calls import call_value
 from .values import (
@@ -128,6 +128,15 @@ class Interpreter:
         if isinstance(value, Many):
             return None if count is None else [value.item] * count
         if isinstance(value, Tensor) and count is not None:
+            first = self.solver.resolve(value.shape.get(0)) if value.shape is not None else None
+            if (
+                first is not None
+                and node is not None
+                and first.value != count
+                and (first.value is not None or first.single in INDEPENDENT)
+            ):
+                self.fail(node, f"{count} names on the left, but the first axis of {self.show(value.shape)} is {first}")
+                return None
             return [self.item(value)] * count
         return None
 
@@ -262,6 +271,14 @@ class Interpreter:
         ]
         self.scope |= {name: self.eval(default) for name, default in defaults if default is not None}
         self.scope |= dict(zip(positional, args, strict=False)) | kw
+
+    def result(self, node: ast.Lambda | ast.FunctionDef) -> Value:
+        """Run a body that has been started: what it gives."""
+        if isinstance(node, ast.Lambda):
+            return self.eval(node.body)
+        ends = self.block(node.body)
+        out: list[Value] = [*(self.returns or []), *([Nothing()] if ends else [])]
+        return self.item(Items(out)) if out else UNKNOWN
 
     @contextmanager
     def undone(self) -> Iterator[None]:

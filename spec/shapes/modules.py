@@ -149,12 +149,14 @@ class ClassInfo:
         """A method, perhaps inherited."""
         return next((info.methods[method] for info in self.line() if method in info.methods), None)
 
+    def is_a(self, base: str) -> bool:
+        """Is one of its bases this library class?"""
+        return any((info.module.dotted(b) or "").startswith(base) for info in self.line() for b in info.node.bases)
+
     @property
     def is_module(self) -> bool:
         """Is it an nn.Module?"""
-        return any(
-            (info.module.dotted(b) or "").startswith("torch.nn") for info in self.line() for b in info.node.bases
-        )
+        return self.is_a("torch.nn")
 
 
 class Module:

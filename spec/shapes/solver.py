@@ -9,31 +9,15 @@ from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, product
 
 # Sizes that depend on the data: never a product or a multiple of the sizes that a model is built from.
 INDEPENDENT = frozenset(
-    [
-        "batch",
-        "query",
-        "key",
-        "position",
-        "vocab",
-        "queries",
-        "keys",
-        "positions",
-        "seq",
-        "sequence",
-        "time",
-        "token",
-        "tokens",
-        "source",
-        "target",
-        "src",
-        "tgt",
-        "pos",
-        "length",
-        "seq_len",
-        "batch_size",
-    ]
+    (
+        "batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos "
+        "length seq_len batch_size b t s l B T S L"
+    ).split()
 )
-FEATURE = re.compile(r"d|d_\w+|\w*head\w*|\w*emb\w*|\w*hidden\w*|\w*dim\w*|\w*feat\w*|\w*channels?|\w*vocab\w*|width")
+BATCH = frozenset(("batch", "b", "B"))
+FEATURE = re.compile(
+    r"d|d_\w+|\w*(head|emb|hidden|dim|feat|vocab|model)\w*|\w*channels?|width|h|C|D|E|H|experts|classes"
+)
 
 
 def names_of(axis: str) -> set[str]:
@@ -47,9 +31,10 @@ def names_of(axis: str) -> set[str]:
 class Solver:
     """Equations between sizes, learned from the code and then held against it."""
 
-    def __init__(self, axes: Iterable[str] = (), integers: Iterable[str] = ()) -> None:
+    def __init__(self, axes: Iterable[str] = (), integers: Iterable[str] = (), fixed: Iterable[str] = ()) -> None:
         self.axes = set(axes)
-        self.integers = set(integers)
+        self.integers = {*integers, *fixed}  # integers by name, of which a class's constructor has fixed some
+        self.fixed = set(fixed)
         self.known: dict[str, Dim] = {}
         self.apart: set[frozenset[str]] = set()
         self.axis_of = {name: axis for axis in self.axes for name in names_of(axis) if name not in self.axes}
@@ -79,7 +64,8 @@ class Solver:
         """The axes of one tensor have different sizes, unless they have one name."""
         names = {r.single for dim in dims if (r := self.resolve(dim)) is not None}
         for a, b in combinations([name for name in names if name], 2):
-            if is_int(a) != is_int(b) and not is_flexible(a) and not is_flexible(b):
+            stated = {last_name(a), last_name(b)} <= self.integers
+            if (is_int(a) or is_int(b)) and (stated or is_int(a) != is_int(b)) and not any(map(is_flexible, (a, b))):
                 self.apart.add(frozenset((a, b)))
 
     def assume(self, a: Dim | None, b: Dim | None) -> None:
@@ -132,17 +118,27 @@ class Solver:
         if any(is_flexible(atom) for atom in difference.atoms):
             return False
         signs = {c > 0 for c in difference.terms.values()}
-        if len(signs) == 1 and all(not is_int(x) or (x in a.atoms and x in b.atoms) for x in difference.atoms):
+        if len(signs) == 1 and all(
+            not is_int(x) or (x in a.atoms and x in b.atoms) or self._settled(x) for x in difference.atoms
+        ):
             return True  # 3 and 4, d and 3*d, position and position+1; but an offset may be zero
         parts = ratio(a, b)
         if parts is None:
-            return all(last_name(x) in INDEPENDENT and not is_int(x) for x in difference.atoms)
+            return self._unrelated(difference.atoms)
         c, above, below = parts
-        if not above or not below:
-            return c == 1 and any(not is_int(x) or self._settled(x) for x, _ in above + below)  # heads*d and d
-        if c == 1 and len(above) == len(below) == 1 and above[0][1] == below[0][1] == 1:
-            return self._names_differ(above[0][0], below[0][0])
+        if not above or not below:  # heads*d and d: only where heads is 1; but any size may be a written number
+            written = c != 1 and (a.value is not None or b.value is not None)
+            return not written and any(not is_int(x) or self._settled(x) for x, _ in above + below)
+        if len(above) == len(below) == 1 and above[0][1] == below[0][1] == 1:
+            pair = above[0][0], below[0][0]
+            if frozenset(pair) in self.apart or c == 1:
+                return self._names_differ(*pair)
         names = {x for x, _ in above + below}
+        squared = any(k > 1 for _, k in above + below) and all(map(self._settled, names))  # d_model = heads*heads?
+        return squared or self._unrelated(names)
+
+    def _unrelated(self, names: set[str]) -> bool:
+        """Sizes of the data on one hand, of the model on the other: nothing makes them equal."""
         return bool(names & INDEPENDENT) and all(self._settled(x) for x in names)
 
     def _settled(self, atom: str) -> bool:
@@ -154,9 +150,13 @@ class Solver:
     def _names_differ(self, a: str, b: str) -> bool:
         if not is_int(a) and not is_int(b):
             return True
-        if (is_int(a) and is_int(b)) or last_name(a) == last_name(b):
+        names = {last_name(a), last_name(b)}
+        if len(names) == 1:
             return False
-        return frozenset((a, b)) in self.apart or {last_name(a), last_name(b)} <= self.integers
+        if is_int(a) and is_int(b):  # what a constructor takes apart from each other, in code that names its axes
+            return frozenset((a, b)) in self.apart or (names <= self.fixed and bool(self.axes))
+        batch = bool(names & BATCH) and bool(names & self.fixed) and not any("batch" in name for name in names - BATCH)
+        return frozenset((a, b)) in self.apart or names <= self.integers or batch
 
     def broadcast(self, a: Dim | None, b: Dim | None) -> tuple[Dim | None, bool]:
         """The size that two axes broadcast to, and whether they may."""

@@ -9,7 +9,7 @@ from .dims import integer
 from .elementwise import broadcast
 from .matching import Stars, mismatch, pairs, to_value
 from .operations import Call
-from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Nothing, Star, Tensor, Unknown, Value
+from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Nothing, Plain, Star, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
@@ -139,10 +139,13 @@ def verdict(run: "Interpreter", test: ast.expr) -> bool | None:
         decisive = isinstance(test.op, ast.Or)
         return decisive if decisive in parts else None if None in parts else not decisive
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        return None
+        value = run.eval(test) if isinstance(test, ast.Name | ast.Attribute | ast.Constant) else None
+        return value.const if isinstance(value, Plain) and isinstance(value.const, bool) else None
     a, b, op = run.eval(test.left), run.eval(test.comparators[0]), test.ops[0]
     if isinstance(a, Nothing) and isinstance(b, Nothing) and isinstance(op, ast.Is | ast.IsNot):
         return isinstance(op, ast.Is)
+    if isinstance(a, Plain) and isinstance(b, Plain) and isinstance(a.const, str) and isinstance(b.const, str):
+        return (a.const == b.const) == isinstance(op, ast.Eq) if isinstance(op, ast.Eq | ast.NotEq) else None
     x, y = run.number(a), run.number(b)
     if x is None or y is None:
         if isinstance(op, ast.In | ast.NotIn) and x is not None and isinstance(b, Items):

@@ -83,7 +83,10 @@ def call_value(run: "Interpreter", function: Value, args: list[Value], kw: dict[
         return construct(run, function, args, kw)
     if isinstance(function, Instance):
         info = function.info.find("forward" if function.info.is_module else "__call__")
-        return call_function(run, info, function, args, kw, node) if info is not None else UNKNOWN
+        if info is not None:
+            return call_function(run, info, function, args, kw, node)
+        layer = attribute_value(run, function, "*", node)
+        return call_value(run, layer, args, kw, node) if isinstance(layer, Layer) else UNKNOWN
     return UNKNOWN
 
 
@@ -174,6 +177,8 @@ def construct_base(run: "Interpreter", args: list[Value], kw: dict[str, Value]) 
     """super().__init__(…): the base's attributes, in terms of the arguments that it is given."""
     line = list(run.initialising.line()) if run.initialising is not None else []
     base = next((info for info in line[1:] if "__init__" in info.methods), None)
+    if base is None and run.initialising is not None and run.initialising.is_a("torch.nn.Sequential"):
+        run.scope[".*"] = Layer("Sequential", inside=kw.get("*") or Items(args))
     if base is not None and run.depth < DEPTH:
         node = base.methods["__init__"].node
         inner = run.inside(base.module)
@@ -227,7 +232,7 @@ def call_function(
         promised = to_value(info.returns, lambda name: None)
         if isinstance(promised, Plain | Int) or run.depth >= DEPTH:
             return promised
-        return followed(run, info, owner, given) if not isinstance(owner, Unknown | Layer) else UNKNOWN
+        return followed(run, info, owner, given, node) if not isinstance(owner, Unknown | Layer) else UNKNOWN
     for name, dim in run.engine.summary(info).items():
         if name not in binding:
             told = dim.substitute(lambda atom: binding.get(atom) or _argument(run, given, atom), kept=False)
@@ -295,18 +300,24 @@ def argument_node(node: ast.expr, i: int, name: str) -> ast.expr:
     return next((keyword.value for keyword in node.keywords if keyword.arg == name), node)
 
 
-def followed(run: "Interpreter", info: "FunctionInfo", owner: Value | None, given: dict[str, Value]) -> Value:
-    """Read an unannotated function's body with these arguments; it is not complained about from here."""
+def followed(
+    run: "Interpreter", info: "FunctionInfo", owner: Value | None, given: dict[str, Value], node: ast.expr
+) -> Value:
+    """Read an unannotated function's body with these arguments."""
     scope: dict[str, Value] = {}
     if info.is_bound and info.node.args.args:
         given = {info.node.args.args[0].arg: owner or UNKNOWN} | given
         if isinstance(owner, Instance) and owner.me:
             scope = {name: value for name, value in run.scope.items() if name.startswith(".")}
-    silent, run.silent = run.silent, True
-    try:
-        return follow(run, info.node, info.module, scope, [], given)
-    finally:
-        run.silent = silent
+    inner = run.inside(info.module)
+    inner.problems = []
+    inner.start(info.node, scope, [], given)
+    result = inner.result(info.node)
+    if inner.problems:
+        first = inner.problems[0]
+        run.fail(node, f"{info.name} fails with these arguments, in its line {first.line}: {first.message}", first.code)
+        return Tensor()
+    return result
 
 
 def follow(
@@ -322,8 +333,4 @@ def follow(
         return UNKNOWN
     inner = run.inside(module)
     inner.start(node, scope, args, kw)
-    if isinstance(node, ast.Lambda):
-        return inner.eval(node.body)
-    ends = inner.block(node.body)
-    out: list[Value] = [*(inner.returns or []), *([Nothing()] if ends else [])]
-    return run.item(Items(out)) if out else UNKNOWN
+    return inner.result(node)
