@@ -240,7 +240,7 @@ def call_function(
                 binding[name] = told
     if not run.engine.keeps_dots(info):
         stars["..."] = None
-    return to_value(info.returns, lambda name: binding.setdefault(name, fresh(name)), stars)
+    return to_value(info.returns, lambda name: run.solver.resolve(binding.setdefault(name, fresh(name))), stars)
 
 
 def _argument(run: "Interpreter", given: dict[str, Value], atom: str) -> Dim | None:
