@@ -128,7 +128,7 @@ class Judge:
 
     def __init__(self, folder: Path) -> None:
         self.work = Path(tempfile.mkdtemp())
-        self.name = "mutated"
+        self.round, self.name = 0, "mutated"
         self.folder = self.work / self.name
         shutil.copytree(folder, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
         self.sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.py"))}
@@ -143,9 +143,12 @@ class Judge:
         shutil.rmtree(self.work)
 
     def forget(self) -> None:
-        """Let the next import read the files again."""
+        """Let the next import read the files again, by another name: beartype remembers classes by theirs."""
         for name in [name for name in sys.modules if name.split(".")[0] == self.name]:
             del sys.modules[name]
+        self.round += 1
+        self.name = f"mutated_{self.round}"
+        self.folder = self.folder.rename(self.work / self.name)
         importlib.invalidate_caches()
 
     def users(self, file: str) -> list[str]:
@@ -175,12 +178,11 @@ class Judge:
 
     def judge(self, mutant: Mutant) -> str:
         """caught, missed, or undetectable; an alarm where the net is silent is none of these."""
-        path = self.folder / f"{mutant.file}.py"
-        path.write_text(mutant.apply(self.sources[mutant.file]), encoding="utf-8")
+        (self.folder / f"{mutant.file}.py").write_text(mutant.apply(self.sources[mutant.file]), encoding="utf-8")
         try:
             error, alarms = self.fails(mutant.file), self.alarms(mutant.file)
         finally:
-            path.write_text(self.sources[mutant.file], encoding="utf-8")
+            (self.folder / f"{mutant.file}.py").write_text(self.sources[mutant.file], encoding="utf-8")
         if error is None:
             return "alarm where the net is silent" if alarms else "undetectable"
         if not isinstance(error, SHAPE_ERRORS):
