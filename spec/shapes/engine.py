@@ -54,6 +54,7 @@ class Engine:
         self.states: dict[ClassInfo, ClassState] = {}
         self.summaries: dict[FunctionInfo, Summary] = {}
         self.inner_functions: dict[ast.FunctionDef, FunctionInfo] = {}
+        self.followed = 0  # calls read into a body since the last function began
         self.found: dict[tuple[str, int, int, int | None, int | None], bool] = {}  # expressions: is the shape known?
 
     def module(self, name: str) -> Module | None:
@@ -83,6 +84,7 @@ class Engine:
             problems.append(Problem(node.lineno, node.col_offset, *end, message, "shape-annotation"))
         run = self.interpreter(info)
         run.scope = dict(around or {}) | self.parameters(info)
+        self.followed = 0
         self.summaries[info] = Summary()  # what a function that calls itself may know
         try:
             run.block(info.node.body)

@@ -8,12 +8,9 @@ from itertools import combinations
 from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, product
 
 # Sizes that depend on the data: never a product or a multiple of the sizes that a model is built from.
-INDEPENDENT = frozenset(
-    (
-        "batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos "
-        "length seq_len batch_size b t s l B T S L"
-    ).split()
-)
+_DATA = """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos
+    length seq_len batch_size b t s l B T S L"""
+INDEPENDENT = frozenset(_DATA.split())
 BATCH = frozenset(("batch", "b", "B"))
 FEATURE = re.compile(
     r"d|d_\w+|\w*(head|emb|hidden|dim|feat|vocab|model)\w*|\w*channels?|width|h|C|D|E|H|experts|classes"

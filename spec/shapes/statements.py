@@ -72,11 +72,11 @@ def returned(run: "Interpreter", node: ast.Return) -> bool:
 
 def check(run: "Interpreter", node: ast.AST, spec: Spec | None, value: Value, what: str, result: bool = False) -> None:
     """Complain if a value certainly is not what its annotation says."""
-    if isinstance(spec, TupleSpec) and isinstance(node, ast.Tuple) and len(node.elts) == len(spec.items):
-        if isinstance(value, Items) and len(value.items) == len(node.elts):
+    if isinstance(spec, TupleSpec) and isinstance(node, ast.Tuple) and isinstance(value, Items):
+        if len(spec.items) == len(value.items) == len(node.elts):
             for part, item, element in zip(spec.items, value.items, node.elts, strict=True):
                 check(run, element, part, item, what + " a tuple with", result)
-            return
+        return
     stars: Stars = {}
     for shape_spec, tensor in pairs(spec, value):
         if tensor.shape is None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .modules import FunctionInfo, Module
 
 DEPTH = 3  # how far unannotated functions are followed
+FOLLOWED = 200  # and how many of them for one function
 FUNCTIONAL = frozenset(("torch", "torch.nn.functional", "torch.Tensor"))
 KEEPS_LAYER = frozenset(
     ["to", "eval", "train", "cuda", "cpu", "apply", "float", "double", "half", "requires_grad_", "compile"]
@@ -265,12 +266,16 @@ def unify_arguments(
                 binding[parameter.name] = dim
     stars: Stars = {}
     fits = True
+
+    def named(name: str) -> Dim:
+        return binding.setdefault(name, fresh(name))
+
     for i, parameter in enumerate(info.called):
         for spec, tensor in pairs(parameter.spec, given.get(parameter.name, UNKNOWN)):
             if tensor.shape is None:
                 continue
             found, before = run.show(tensor.shape), dict(binding)
-            why = mismatch(run.solver, spec, tensor.shape, lambda name: binding.setdefault(name, fresh(name)), stars)
+            why = mismatch(run.solver, spec, tensor.shape, named, stars, given=True)
             if why:
                 what = f'Argument "{parameter.name}" of {info.name} must have shape "{spec.text}"'
                 run.fail(
@@ -309,6 +314,9 @@ def followed(
         given = {info.node.args.args[0].arg: owner or UNKNOWN} | given
         if isinstance(owner, Instance) and owner.me:
             scope = {name: value for name, value in run.scope.items() if name.startswith(".")}
+    if run.engine.followed >= FOLLOWED:  # unannotated functions that call each other could go on for ever
+        return UNKNOWN
+    run.engine.followed += 1
     inner = run.inside(info.module)
     inner.problems = []
     inner.start(info.node, scope, [], given)

@@ -87,7 +87,18 @@ def edits(node: ast.expr, source: str) -> Iterator[tuple[str, ast.expr, str]]:
             yield "keepdim", keyword.value, "False"
         if keyword.arg in ("dim", "axis"):
             yield from axis_edits(keyword.value)
-    if name in ("transpose", "softmax", "sum", "mean", "chunk", "unsqueeze", "flatten", "squeeze", "cumsum", "unflatten"):
+    if name in (
+        "transpose",
+        "softmax",
+        "sum",
+        "mean",
+        "chunk",
+        "unsqueeze",
+        "flatten",
+        "squeeze",
+        "cumsum",
+        "unflatten",
+    ):
         for arg in node.args:
             yield from axis_edits(arg)
     tensors = len(node.args) > 1 and all(isinstance(arg, ast.Name) for arg in node.args[:2])
@@ -174,7 +185,9 @@ class Judge:
         """What the checker says."""
         engine = Engine(Sources([str(self.work)]).load)
         names = [f"{self.name}.{name}" for name in self.users(file)]
-        return [f"{problem.line}: {problem.message} [{problem.code}]" for n in names for problem in engine.check_module(n)]
+        return [
+            f"{problem.line}: {problem.message} [{problem.code}]" for n in names for problem in engine.check_module(n)
+        ]
 
     def judge(self, mutant: Mutant) -> str:
         """caught, missed, or undetectable; an alarm where the net is silent is none of these."""
@@ -220,7 +233,9 @@ def main() -> None:
     for verdict, count in counts.most_common():
         print(f"{count:5} {verdict}")
     detectable = counts["caught"] + counts["missed"]
-    print(f"caught: {counts['caught']} of {detectable} that the run-time net stops, {counts['caught'] / max(detectable, 1):.1%}")
+    print(
+        f"caught: {counts['caught']} of {detectable} that the run-time net stops, {counts['caught'] / max(detectable, 1):.1%}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Right code in different styles: the checker must be silent on it. Each file's `demo` runs it with sizes that differ."""
+"""Right code in different styles: the checker is silent on it. Each `demo` runs with sizes that differ."""

@@ -9,7 +9,9 @@ from .attention import attention
 from .positions import rotary
 
 
-def split_heads(x: Float[Tensor, "*batch position d_model"], heads: int) -> Float[Tensor, "*batch {heads} position d_k"]:
+def split_heads(
+    x: Float[Tensor, "*batch position d_model"], heads: int
+) -> Float[Tensor, "*batch {heads} position d_k"]:
     """Channels to heads."""
     return rearrange(x, "... position (head d) -> ... head position d", head=heads)
 

@@ -60,7 +60,9 @@ def language_model_loss(
     logits: Float[Tensor, "batch position vocab"], targets: Int[Tensor, "batch position"], ignore: int = -100
 ) -> Float[Tensor, ""]:
     """The mean over the tokens that count."""
-    return F.cross_entropy(rearrange(logits, "b p v -> (b p) v"), rearrange(targets, "b p -> (b p)"), ignore_index=ignore)
+    return F.cross_entropy(
+        rearrange(logits, "b p v -> (b p) v"), rearrange(targets, "b p -> (b p)"), ignore_index=ignore
+    )
 
 
 def loss_by_hand(

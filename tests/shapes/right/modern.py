@@ -95,9 +95,7 @@ class Pooler(nn.Module):
         return self.proj(summed / kept.sum(dim=1, keepdim=True).clamp(min=1))
 
 
-def relative_bias(
-    table: Float[Tensor, "head span"], length: int
-) -> Float[Tensor, "head {length} {length}"]:
+def relative_bias(table: Float[Tensor, "head span"], length: int) -> Float[Tensor, "head {length} {length}"]:
     """A learned bias by distance."""
     position = torch.arange(length)
     index = position[:, None] - position[None, :] + length - 1

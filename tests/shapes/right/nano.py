@@ -122,7 +122,9 @@ class GPT(nn.Module):
         return logits, loss
 
     @torch.no_grad()
-    def generate(self, idx: Int[Tensor, "B T"], max_new_tokens: int, top_k: int | None = None) -> Int[Tensor, "B total"]:
+    def generate(
+        self, idx: Int[Tensor, "B T"], max_new_tokens: int, top_k: int | None = None
+    ) -> Int[Tensor, "B total"]:
         """Token by token."""
         for _ in range(max_new_tokens):
             idx_cond = idx if idx.size(1) <= self.config.block_size else idx[:, -self.config.block_size :]

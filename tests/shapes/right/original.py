@@ -87,7 +87,13 @@ class Transformer(nn.Module):
     """Encoder and decoder with shared embeddings."""
 
     def __init__(
-        self, source_vocab: int, target_vocab: int, d_model: int = 512, layers: int = 6, heads: int = 8, d_ff: int = 2048
+        self,
+        source_vocab: int,
+        target_vocab: int,
+        d_model: int = 512,
+        layers: int = 6,
+        heads: int = 8,
+        d_ff: int = 2048,
     ) -> None:
         super().__init__()
         self.d_model = d_model

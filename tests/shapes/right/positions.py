@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def sinusoidal_positions(length: int, d_model: int, device: torch.device | None = None) -> Float[Tensor, "position d_model"]:
+def sinusoidal_positions(
+    length: int, d_model: int, device: torch.device | None = None
+) -> Float[Tensor, "position d_model"]:
     """Even columns sine, odd columns cosine."""
     if d_model % 2:
         raise ValueError(f"d_model={d_model} is odd")

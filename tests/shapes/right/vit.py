@@ -7,9 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def patches(
-    images: Float[Tensor, "batch channel height width"], size: int
-) -> Float[Tensor, "batch position d_patch"]:
+def patches(images: Float[Tensor, "batch channel height width"], size: int) -> Float[Tensor, "batch position d_patch"]:
     """Squares in reading order."""
     return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=size, q=size)
 
