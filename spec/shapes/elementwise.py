@@ -37,6 +37,12 @@ def broadcast(call: Call, a: Shape, b: Shape) -> tuple[Shape | None, str | None]
                 return None, None
             out.append(y if x.name[0] == "#" else x)
         elif isinstance(x, Star) or isinstance(y, Star):
+            star = x if isinstance(x, Star) else y
+            if isinstance(star, Star) and star.name[0] not in ".#" and star in a.axes and star in b.axes:
+                return (
+                    None,
+                    f'"*{star.name}" stands {len(a.back)} axes from the end in one and {len(b.back)} in the other',
+                )
             return None, None
         else:
             dim, fits = call.run.solver.broadcast(x, y)

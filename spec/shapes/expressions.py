@@ -316,6 +316,12 @@ def special_call(run: "Interpreter", node: ast.Call) -> Value | None:
     ):
         args, kw, exact = argument_lists(run, node)
         return construct_base(run, args, kw) if exact or "*" in kw else Nothing()
+    if (
+        attr in ("get_buffer", "get_parameter", "get_submodule")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    ):
+        return attribute_of(run, run.eval(owner), str(node.args[0].value), node)
     if attr in ("register_buffer", "register_parameter", "add_module", "register_module") and len(node.args) > 1:
         target, given = run.eval(owner), node.args[0]
         value = run.eval(node.args[1])

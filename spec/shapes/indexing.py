@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from .dims import ONE, ZERO, Dim, is_int
+from .elementwise import elementwise
 from .values import Axis, Int, Items, Nothing, Plain, Shape, Size, Star, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def index(run: "Interpreter", node: ast.Subscript, x: Tensor) -> Tensor:
     advanced = [i for i, value in enumerate(values) if not is_plain_index(value)]
     dots = next((i for i, value in enumerate(values) if is_ellipsis(value)), None)
     if advanced:
+        if len(advanced) == len(values):
+            return by_tensors(run, node, values, x)
         return by_tensor(values, shape, x.dtype) if dots is None and len(advanced) == 1 else Tensor()
     used = sum(not isinstance(value, Nothing) for value in values) - (dots is not None)
     if shape.rank is not None and used > shape.rank:
@@ -60,6 +63,17 @@ def by_tensor(values: list[Value | None], shape: Shape, dtype: str | None) -> Te
     new = shape.replace(at, *chosen.shape.axes)
     stars = sum(isinstance(axis, Star) for axis in new.axes) if new is not None else 2
     return Tensor(new if stars < 2 else None, dtype)
+
+
+def by_tensors(run: "Interpreter", node: ast.Subscript, values: list[Value | None], x: Tensor) -> Tensor:
+    """x[rows, columns]: the indices broadcast, and stand in the place of the first axes."""
+    whole = all(isinstance(value, Tensor) and value.dtype == "i" for value in values)
+    if not whole or x.shape is None or len(values) > len(x.shape.front):
+        return Tensor()
+    index = elementwise(run.operation(node, "index"), [v for v in values if v is not None], "The indices").shape
+    axes = (*index.axes, *x.shape.axes[len(values) :]) if index is not None else None
+    stars = sum(isinstance(axis, Star) for axis in axes or ())
+    return Tensor(Shape(axes) if axes is not None and stars < 2 else None, x.dtype)
 
 
 def picked(run: "Interpreter", parts: list[tuple[ast.expr, Value | None]], axes: tuple[Axis, ...]) -> list[Axis]:

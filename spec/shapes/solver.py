@@ -11,6 +11,9 @@ from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, product
 _DATA = """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos
     length seq_len batch_size b t s l B T S L"""
 INDEPENDENT = frozenset(_DATA.split())
+LONGEST = re.compile(
+    r"max_\w+|n_ctx|n_positions|block_size|context_(length|size|len)|ctx_len"
+)  # what data may not reach
 BATCH = frozenset(("batch", "b", "B"))
 FEATURE = re.compile(
     r"d|d_\w+|\w*(head|emb|hidden|dim|feat|vocab|model)\w*|\w*channels?|width|h|C|D|E|H|experts|classes"
@@ -59,10 +62,10 @@ class Solver:
 
     def note(self, dims: Iterable[Dim | None]) -> None:
         """The axes of one tensor have different sizes, unless they have one name."""
-        names = {r.single for dim in dims if (r := self.resolve(dim)) is not None}
+        names = {core(found) for dim in dims if (found := self.resolve(dim)) is not None}
         for a, b in combinations([name for name in names if name], 2):
-            stated = {last_name(a), last_name(b)} <= self.integers
-            if (is_int(a) or is_int(b)) and (stated or is_int(a) != is_int(b)) and not any(map(is_flexible, (a, b))):
+            both = {last_name(a), last_name(b)}
+            if not any(map(is_flexible, (a, b))) and (both <= self.fixed or is_int(a) != is_int(b)):
                 self.apart.add(frozenset((a, b)))
 
     def assume(self, a: Dim | None, b: Dim | None) -> None:
@@ -153,7 +156,8 @@ class Solver:
         if is_int(a) and is_int(b):  # what a constructor takes apart from each other, in code that names its axes
             return frozenset((a, b)) in self.apart or (names <= self.fixed and bool(self.axes))
         batch = bool(names & BATCH) and bool(names & self.fixed) and not any("batch" in name for name in names - BATCH)
-        return frozenset((a, b)) in self.apart or names <= self.integers or batch
+        longest = bool(names & INDEPENDENT) and any(LONGEST.fullmatch(name) and name in self.fixed for name in names)
+        return frozenset((a, b)) in self.apart or names <= self.integers or batch or longest
 
     def broadcast(self, a: Dim | None, b: Dim | None) -> tuple[Dim | None, bool]:
         """The size that two axes broadcast to, and whether they may."""
@@ -166,6 +170,21 @@ class Solver:
             return None, False
         loose = any(is_flexible(x) or is_int(x) for x in a.atoms)  # a flexible size may be 1, and gives way
         return (b if loose else a), True
+
+
+def kind(name: str) -> str | None:
+    """Does a name tell that it is a size of the data, of the model, or of the vocabulary?"""
+    if len(name) < 2:
+        return None
+    return (
+        "vocab" if "vocab" in name else "data" if name in INDEPENDENT else "model" if FEATURE.fullmatch(name) else None
+    )
+
+
+def core(dim: Dim) -> str | None:
+    """The atom of a size that is a multiple of one."""
+    atoms = dim.atoms
+    return atoms.pop() if len(dim.terms) == len(atoms) == 1 and max(k for p in dim.terms for _, k in p) == 1 else None
 
 
 def ratio(a: Dim, b: Dim) -> tuple[Fraction, list[tuple[str, int]], list[tuple[str, int]]] | None:

@@ -4,11 +4,12 @@ import ast
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .annotations import NameSpec, Spec, TupleSpec, shapes_in
-from .dims import integer
+from .annotations import NameSpec, ShapeSpec, Spec, TupleSpec, shapes_in
+from .dims import integer, is_flexible, last_name
 from .elementwise import broadcast
 from .matching import Stars, mismatch, pairs, to_value
 from .operations import Call
+from .solver import kind
 from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Nothing, Plain, Star, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
@@ -89,9 +90,21 @@ def check(run: "Interpreter", node: ast.AST, spec: Spec | None, value: Value, wh
         why = mismatch(run.solver, shape_spec, tensor.shape, name, stars)
         if result and stars.get("...", ()) is None:
             run.loose_star = True
+        why = why or (misnamed(run, shape_spec) if result else None)
         if why:
             run.fail(node, f'{what} "{shape_spec.text}", but this has shape {found}: {why}')
             return
+
+
+def misnamed(run: "Interpreter", spec: ShapeSpec) -> str | None:
+    """Is an axis that only the result names of another kind than its name tells: "vocab" where d_model is?"""
+    for name in sorted(spec.names & run.result_names.keys()):
+        found = run.solver.resolve(run.result_names[name])
+        atom = found.single if found is not None else None
+        other = last_name(atom) if atom is not None and not is_flexible(atom) else ""
+        if kind(name) is not None and kind(other) is not None and kind(name) != kind(other):
+            return f'axis "{name}" is "{other}"'
+    return None
 
 
 def stop(run: "Interpreter", node: ast.stmt) -> bool:

@@ -226,6 +226,9 @@ def call_function(
         owner, args = args[0], args[1:]  # Class.method(object, …)
     parameters = [*info.node.args.posonlyargs, *info.node.args.args][int(info.is_bound) :]
     given = dict(zip((p.arg for p in parameters), args, strict=False)) | kw
+    for value in given.values():
+        if isinstance(value, Closure) and not run.depth:  # it will be called with something
+            follow(run, value.node, value.module, dict(value.scope), [], {})
     binding, stars, fits = unify_arguments(run, info, owner, given, node)
     if not fits:
         return Tensor()
