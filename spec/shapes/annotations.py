@@ -62,6 +62,13 @@ class ListSpec:
 
 
 @dataclass(frozen=True)
+class UnionSpec:
+    """Several shapes, of which a tensor has one."""
+
+    choices: tuple[ShapeSpec, ...]
+
+
+@dataclass(frozen=True)
 class NameSpec:
     """Any other class; `optional` where None is allowed too."""
 
@@ -73,7 +80,7 @@ class NameSpec:
         return self.node.attr if isinstance(self.node, ast.Attribute) else self.node.id
 
 
-Spec = ShapeSpec | TupleSpec | ListSpec | NameSpec
+Spec = ShapeSpec | TupleSpec | ListSpec | UnionSpec | NameSpec
 
 
 class Scope(Protocol):
@@ -167,8 +174,16 @@ def read(node: ast.expr | None, scope: Scope) -> Spec | None:
 
 
 def _either(choices: list[ast.expr], scope: Scope) -> Spec | None:
-    real = [node for node in choices if not (isinstance(node, ast.Constant) and node.value is None)]
-    return read(real[0], scope) if len(real) == 1 else None
+    real = [read(node, scope) for node in choices if not (isinstance(node, ast.Constant) and node.value is None)]
+    shapes = [
+        shape
+        for spec in real
+        if isinstance(spec, ShapeSpec | UnionSpec)
+        for shape in (spec.choices if isinstance(spec, UnionSpec) else (spec,))
+    ]
+    if len(real) == 1:
+        return real[0]
+    return UnionSpec(tuple(shapes)) if all(isinstance(spec, ShapeSpec | UnionSpec) for spec in real) else None
 
 
 def _subscript(node: ast.Subscript, scope: Scope) -> Spec | None:
@@ -197,6 +212,8 @@ def shapes_in(spec: Spec | None) -> Iterator[ShapeSpec]:
     """All shape strings of an annotation."""
     if isinstance(spec, ShapeSpec):
         yield spec
+    elif isinstance(spec, UnionSpec):
+        yield from spec.choices
     elif isinstance(spec, TupleSpec):
         for item in spec.items:
             yield from shapes_in(item)

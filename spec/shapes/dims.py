@@ -1,7 +1,7 @@
 """Sizes as formulas: Laurent polynomials over named atoms, so that `d_model / heads * heads` is `d_model` again.
 
 Atoms are strings: `batch` is an axis name of the function under analysis, `i:cfg.d_model` an integer of the code known
-only by its path, `?7:d_k` a flexible size that may still become anything.
+only by its path, `?7:d_k` a flexible size that may still become anything, `#batch` either `batch` or 1.
 """
 
 import itertools
@@ -136,6 +136,11 @@ def last_name(atom: str) -> str:
 def is_flexible(atom: str) -> bool:
     """May this atom still become anything?"""
     return atom.startswith("?")
+
+
+def may_be_one(atom: str) -> bool:
+    """Is this an axis `#name` of an annotation, which may be 1 instead?"""
+    return atom.startswith("#")
 
 
 def is_int(atom: str) -> bool:

@@ -190,7 +190,7 @@ def rearrange(call: Call) -> Value:
         inputs, output = parse_pattern(text)
         check_names(call.name, inputs, output, set(kw), text)
         binding.match(inputs[0], shape, "the tensor")
-        return Tensor(binding.build(output), dtype)
+        return Tensor(binding.build(output), dtype, tuple(part.text for part in output.parts))
     except (MisfitError, PatternError) as error:
         return complain(call, text, error)
 
@@ -246,7 +246,7 @@ def contracted(call: Call, tensors: list[Value], pattern: str, text: str) -> Ten
     """Several tensors in one pattern."""
     binding = Binding(call, "einsum", {})
     try:
-        inputs, output = parse_pattern(pattern)
+        inputs, output = parse_pattern(pattern, diagonals=True)
         missing = [word for name, word in output.names.items() if not any(name in side.names for side in inputs)]
         if missing and missing[0].text != "...":
             raise PatternError(f'axis "{missing[0].text}" is in no tensor', missing[0].start, missing[0].end)
@@ -257,7 +257,7 @@ def contracted(call: Call, tensors: list[Value], pattern: str, text: str) -> Ten
         for i, (side, tensor) in enumerate(zip(inputs, tensors, strict=True), start=1):
             shape = tensor.shape if isinstance(tensor, Tensor) else None
             binding.match(side, shape, f"tensor {i}")
-        return Tensor(binding.build(output), "f")
+        return Tensor(binding.build(output), "f", tuple(part.text for part in output.parts))
     except (MisfitError, PatternError) as error:
         if pattern != text:  # the positions are those of another spelling
             error.start, error.end = 0, len(text)

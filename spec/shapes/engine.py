@@ -3,13 +3,14 @@
 import ast
 from dataclasses import dataclass, field
 
-from .annotations import BadShapeError, ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, read, shapes_in
+from .annotations import BadShapeError, ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, UnionSpec, read, shapes_in
 from .dims import Dim, integer, is_flexible, last_name
 from .interpreter import Interpreter, Problem
+from .layers import SIZES
 from .matching import to_shape
 from .modules import ClassInfo, FunctionInfo, Loader, Module, Parameter
 from .solver import Solver, names_of
-from .values import UNKNOWN, Class, Instance, Int, Items, Many, Plain, Tensor, Unknown, Value
+from .values import UNKNOWN, Class, Instance, Int, Items, Layer, Many, Plain, Tensor, Unknown, Value
 
 VERSION = 1  # raise it whenever the engine's answers change, so that mypy's caches are thrown away
 
@@ -209,7 +210,9 @@ def promised(module: Module, parameter: Parameter) -> Value:
     """The value of a parameter inside its function."""
     spec, name = parameter.spec, parameter.name
     if isinstance(spec, ShapeSpec):
-        return Tensor(to_shape(spec, Dim.atom), spec.dtype)
+        return Tensor(to_shape(spec, Dim.atom, inside=True), spec.dtype)
+    if isinstance(spec, UnionSpec):
+        return Tensor()
     if isinstance(spec, TupleSpec):
         return Items([promised(module, Parameter("", item, None)) for item in spec.items])
     if isinstance(spec, ListSpec):
@@ -221,6 +224,9 @@ def promised(module: Module, parameter: Parameter) -> Value:
             return Plain()
         if spec.name in ("Tensor", "Parameter"):
             return Tensor()
+        package, _, layer = (module.dotted(spec.node) or "").rpartition(".")
+        if package in ("torch.nn", "torch.nn.modules") and layer in SIZES:
+            return Layer(layer, (None,) * len(SIZES[layer]))
         info = module.class_of(spec)
         if info is not None and (info.is_module or any(method.shapes for method in info.methods.values())):
             return Instance(info, {"*": UNKNOWN})

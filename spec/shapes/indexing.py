@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .dims import ONE, ZERO, Dim, is_int
 from .elementwise import elementwise
+from .solver import loose
 from .values import Axis, Int, Items, Nothing, Plain, Shape, Size, Star, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def slice_size(run: "Interpreter", part: ast.Slice, whole: Dim | None) -> Dim | 
     low = run.size(run.eval(part.lower)) if part.lower else ZERO
     high = run.size(run.eval(part.upper)) if part.upper else None
     whole, low, high = run.solver.resolve(whole), run.solver.resolve(low), run.solver.resolve(high)
+    if whole is not None and loose(whole):
+        whole = None
     if low is None or (part.upper and high is None):
         return None
     if part.step is not None:

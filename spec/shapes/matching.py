@@ -1,9 +1,10 @@
 """Annotated shapes against found ones."""
 
+import ast
 from collections.abc import Callable, Iterator
 
-from .annotations import ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, size_of
-from .dims import ONE, Dim
+from .annotations import ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, UnionSpec, size_of
+from .dims import ONE, Dim, is_flexible, may_be_one
 from .solver import INDEPENDENT, Solver
 from .values import ANONYMOUS, UNKNOWN, Axis, Int, Items, Many, Plain, Shape, Star, Tensor, Value
 
@@ -11,12 +12,14 @@ Naming = Callable[[str], Dim | None]
 Stars = dict[str, tuple[Axis, ...] | None]
 
 
-def to_shape(spec: ShapeSpec, name: Naming, stars: Stars | None = None) -> Shape:
-    """The shape that a shape string describes; a star that is not known stays one."""
+def to_shape(spec: ShapeSpec, name: Naming, stars: Stars | None = None, inside: bool = False) -> Shape:
+    """The shape that a shape string describes; a star that is not known stays one, and `inside` a "#name" too."""
     axes: list[Axis] = []
     for axis in spec.axes:
-        if axis.star is None:
-            axes.append(None if axis.formula is None or axis.broadcast else size_of(axis.formula, name))
+        if axis.broadcast and axis.star is None:
+            axes.append(Dim.atom(axis.text) if inside and isinstance(axis.formula, ast.Name) else None)
+        elif axis.star is None:
+            axes.append(None if axis.formula is None else size_of(axis.formula, name))
         elif stars is None:
             axes.append(Star(axis.star))
         else:
@@ -43,10 +46,12 @@ def to_value(spec: Spec | None, name: Naming, stars: Stars | None = None) -> Val
     return UNKNOWN
 
 
-def pairs(spec: Spec | None, value: Value) -> Iterator[tuple[ShapeSpec, Tensor]]:
-    """The shape strings of an annotation, each with the tensor that it describes."""
+def pairs(spec: Spec | None, value: Value) -> Iterator[tuple[tuple[ShapeSpec, ...], Tensor]]:
+    """The shape strings of an annotation, each (or the choice of them) with the tensor that it describes."""
     if isinstance(spec, ShapeSpec) and isinstance(value, Tensor):
-        yield spec, value
+        yield (spec,), value
+    elif isinstance(spec, UnionSpec) and isinstance(value, Tensor):
+        yield spec.choices, value
     elif isinstance(spec, TupleSpec) and isinstance(value, Items) and len(value.items) == len(spec.items):
         for part, item in zip(spec.items, value.items, strict=True):
             yield from pairs(part, item)
@@ -55,6 +60,18 @@ def pairs(spec: Spec | None, value: Value) -> Iterator[tuple[ShapeSpec, Tensor]]
     elif isinstance(spec, ListSpec) and isinstance(value, Items):
         for item in value.items:
             yield from pairs(spec.item, item)
+
+
+def choose(solver: Solver, choices: tuple[ShapeSpec, ...], shape: Shape, name: Naming, stars: Stars) -> ShapeSpec | None:
+    """The one of several shape strings to hold a shape to: None where more than one may be meant."""
+    fit = []
+    for spec in choices:
+        known = dict(solver.known)
+        if mismatch(solver, spec, shape, name, dict(stars), given=True) is None:
+            fit.append(spec)
+        solver.known = known
+    ranks = [spec for spec in choices if len(spec.axes) == len(shape.axes)]
+    return (fit or ranks or choices)[0] if len(fit) < 2 else None
 
 
 def mismatch(
@@ -84,6 +101,13 @@ def mismatch(
         if axis.formula is None or found is None or (axis.broadcast and found == ONE):
             continue
         want = size_of(axis.formula, name)
+        if axis.broadcast and found.single is not None and may_be_one(found.single):
+            known = solver.resolve(want)
+            if known is None or any(map(is_flexible, known.atoms)):
+                continue  # it may be 1 in this call, so it tells nothing about others
+            if solver.differ(known, Dim.atom(found.single[1:])):
+                return f'axis "{axis.text}" is "{found.single[1:]}"'
+            continue
         if given and want == ONE and found.single is not None and found.single not in INDEPENDENT:
             continue  # "channel" may be 1 just here, after a test that is not understood
         if not solver.unify(want, found):

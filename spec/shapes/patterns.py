@@ -66,8 +66,8 @@ class Side:
         return {word.text: word for word in self.words if word.number is None}
 
 
-def parse_side(text: str, offset: int = 0) -> Side:
-    """Read one side, which begins at this offset of the pattern."""
+def parse_side(text: str, offset: int = 0, again: bool = False) -> Side:
+    """Read one side, which begins at this offset of the pattern; may a name stand there `again`?"""
     parts: list[Word | Group] = []
     group: list[Word] | None = None
     opened = 0
@@ -86,7 +86,7 @@ def parse_side(text: str, offset: int = 0) -> Side:
         word = Word("..." if token == "…" else token, start, end)
         if not (word.text in ("...", "*") or word.text.isidentifier() or word.number is not None):
             raise PatternError(f'"{token}" is not the name of an axis', start, end)
-        if word.number is None and word.text in seen:
+        if word.number is None and word.text in seen and not again:
             raise PatternError(f'axis "{token}" stands twice on one side', start, end)
         seen.add(word.text)
         (parts if group is None else group).append(word)
@@ -96,14 +96,14 @@ def parse_side(text: str, offset: int = 0) -> Side:
     return Side(tuple(parts), offset + lead, offset + max(len(text.rstrip()), lead))
 
 
-def parse_pattern(text: str) -> tuple[list[Side], Side]:
-    """The inputs (several for einsum) and the output."""
+def parse_pattern(text: str, diagonals: bool = False) -> tuple[list[Side], Side]:
+    """The inputs (several for einsum, where a name may stand twice in one) and the output."""
     if text.count("->") != 1:
         raise PatternError('it needs exactly one "->"', 0, len(text))
     left, right = text.split("->")
     inputs, offset = [], 0
     for part in left.split(","):
-        inputs.append(parse_side(part, offset))
+        inputs.append(parse_side(part, offset, diagonals))
         offset += len(part) + 1
     return inputs, parse_side(right, len(left) + 2)
 
@@ -111,6 +111,6 @@ def parse_pattern(text: str) -> tuple[list[Side], Side]:
 def letters(equation: str) -> str | None:
     """A torch.einsum equation as a pattern; None where it says more than a pattern can."""
     text = equation.replace(" ", "")
-    if text.count("->") != 1 or any(s.count(c) > 1 for s in text.split("->")[0].split(",") for c in s if c != "."):
+    if text.count("->") != 1:
         return None
     return re.sub(r"(?<=[\w.])(?=\w)|(?<=\w)(?=\.)|(?<=[,>])|(?=[,-])", " ", text).replace("  ", " ")

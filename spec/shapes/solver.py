@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from itertools import combinations
 
-from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, product
+from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, may_be_one, product
 
 # Sizes that depend on the data: never a product or a multiple of the sizes that a model is built from.
 _DATA = """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos
@@ -25,7 +25,8 @@ def names_of(axis: str) -> set[str]:
     stem = axis.removesuffix("s")
     if stem == "position":  # n_positions is the longest length, not the length
         return {axis}
-    return {axis, stem + "s", f"n_{stem}s", f"num_{stem}s", f"n_{stem}", f"num_{stem}"}
+    several = stem[:-1] + "ies" if stem.endswith("y") and stem != "key" else stem + "s"
+    return {axis, several, f"n_{several}", f"num_{several}", f"n_{stem}", f"num_{stem}"}
 
 
 class Solver:
@@ -63,7 +64,7 @@ class Solver:
     def note(self, dims: Iterable[Dim | None]) -> None:
         """The axes of one tensor have different sizes, unless they have one name."""
         names = {core(found) for dim in dims if (found := self.resolve(dim)) is not None}
-        for a, b in combinations([name for name in names if name], 2):
+        for a, b in combinations([name for name in names if name and not may_be_one(name)], 2):
             both = {last_name(a), last_name(b)}
             if not any(map(is_flexible, (a, b))) and (both <= self.fixed or is_int(a) != is_int(b)):
                 self.apart.add(frozenset((a, b)))
@@ -71,7 +72,7 @@ class Solver:
     def assume(self, a: Dim | None, b: Dim | None) -> None:
         """The code itself asks whether two sizes are equal: from here on they are."""
         a, b = self.resolve(a), self.resolve(b)
-        if a is None or b is None or a == b:
+        if a is None or b is None or a == b or loose(a, b):
             return
         for one, other in ((a, b), (b, a)):
             if one.single and one.single not in other.atoms:
@@ -81,7 +82,7 @@ class Solver:
     def unify(self, a: Dim | None, b: Dim | None) -> bool:
         """Make two sizes equal. False: they certainly differ. True: equal now, or nothing is known."""
         a, b = self.resolve(a), self.resolve(b)
-        if a is None or b is None or a == b:
+        if a is None or b is None or a == b or loose(a, b):
             return True
         for one, other in ((a, b), (b, a)):
             if one.single and is_flexible(one.single) and one.single not in other.atoms:
@@ -112,7 +113,7 @@ class Solver:
     def differ(self, a: Dim | None, b: Dim | None) -> bool:
         """Are two sizes certainly different?"""
         a, b = self.resolve(a), self.resolve(b)
-        if a is None or b is None or a == b:
+        if a is None or b is None or a == b or loose(a, b):
             return False
         difference = a - b
         if any(is_flexible(atom) for atom in difference.atoms):
@@ -164,12 +165,30 @@ class Solver:
         a, b = self.resolve(a), self.resolve(b)
         if a == ONE or b == ONE:
             return (b if a == ONE else a), True
-        if a is None or b is None or a == b:
+        if a == b:
+            return a, True
+        for one, other in ((a, b), (b, a)):
+            if one is not None and one.single and may_be_one(one.single):
+                if other is None or (other.single and may_be_one(other.single)):
+                    wide = other is not None and self.differ(strict(one), strict(other))
+                    return None, not wide
+                return (None, False) if self.differ(strict(one), other) else (other, True)
+        if a is None or b is None:
             return (b if a is None else a), True
         if self.differ(a, b):
             return None, False
-        loose = any(is_flexible(x) or is_int(x) for x in a.atoms)  # a flexible size may be 1, and gives way
-        return (b if loose else a), True
+        gives_way = any(is_flexible(x) or is_int(x) for x in a.atoms)  # a flexible size may be 1, and gives way
+        return (b if gives_way else a), True
+
+
+def loose(*dims: Dim) -> bool:
+    """Is one of them an axis that may be 1 instead?"""
+    return any(may_be_one(atom) for dim in dims for atom in dim.atoms)
+
+
+def strict(dim: Dim) -> Dim:
+    """`batch` of `#batch`: what it is where it is not 1."""
+    return Dim.atom((dim.single or "").removeprefix("#"))
 
 
 def kind(name: str) -> str | None:

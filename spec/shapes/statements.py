@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .annotations import NameSpec, ShapeSpec, Spec, TupleSpec, shapes_in
 from .dims import integer, is_flexible, last_name
 from .elementwise import broadcast
-from .matching import Stars, mismatch, pairs, to_value
+from .matching import Stars, choose, mismatch, pairs, to_value
 from .operations import Call
 from .solver import kind
 from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Nothing, Plain, Star, Tensor, Unknown, Value
@@ -79,14 +79,17 @@ def check(run: "Interpreter", node: ast.AST, spec: Spec | None, value: Value, wh
                 check(run, element, part, item, what + " a tuple with", result)
         return
     stars: Stars = {}
-    for shape_spec, tensor in pairs(spec, value):
+    for choices, tensor in pairs(spec, value):
         if tensor.shape is None:
+            continue
+        name = run.name_size if run.function is not None else integer
+        shape_spec = choose(run.solver, choices, tensor.shape, name, stars) if len(choices) > 1 else choices[0]
+        if shape_spec is None:
             continue
         for axis in shape_spec.axes:
             if axis.star is not None and axis.star in run.engine.stars(run.function):
                 stars.setdefault(axis.star, (Star(axis.star),))
         found = run.show(tensor.shape)
-        name = run.name_size if run.function is not None else integer
         why = mismatch(run.solver, shape_spec, tensor.shape, name, stars)
         if result and stars.get("...", ()) is None:
             run.loose_star = True
@@ -94,6 +97,19 @@ def check(run: "Interpreter", node: ast.AST, spec: Spec | None, value: Value, wh
         if why:
             run.fail(node, f'{what} "{shape_spec.text}", but this has shape {found}: {why}')
             return
+        word = exchanged(shape_spec, tensor)
+        if word:
+            run.fail(node, f'{what} "{shape_spec.text}", but the pattern calls these axes {word}', "einops-name")
+            return
+
+
+def exchanged(spec: ShapeSpec, tensor: Tensor) -> str | None:
+    """The names of the pattern that made a tensor, if the annotation has them too, but in other places."""
+    words = tensor.words or ()
+    for axis, word in zip(spec.axes, words, strict=False) if len(words) == len(spec.axes) else ():
+        if len(word) > 1 and word.isidentifier() and word in spec.names and axis.text in words and axis.text != word:
+            return f'"{" ".join(words)}"'
+    return None
 
 
 def misnamed(run: "Interpreter", spec: ShapeSpec) -> str | None:

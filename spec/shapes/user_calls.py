@@ -8,9 +8,10 @@ from .annotations import NameSpec, shapes_in
 from .dims import Dim, fresh, integer, is_flexible
 from .einops_rules import EINOPS, torch_einsum
 from .layers import call_layer, make_layer
-from .matching import Stars, mismatch, pairs, to_value
+from .matching import Stars, choose, mismatch, pairs, to_value
 from .operations import Call, apply
 from .python_rules import builtin
+from .solver import names_of
 from .values import (
     UNKNOWN,
     Class,
@@ -265,8 +266,9 @@ def unify_arguments(
     for parameter in info.called:
         if isinstance(parameter.spec, NameSpec) and parameter.spec.name == "int" and parameter.name in given:
             dim = run.size(given[parameter.name])
-            if dim is not None and parameter.name in names:
-                binding[parameter.name] = dim
+            called = {name for name in names if parameter.name in names_of(name)}
+            if dim is not None and called:
+                binding[parameter.name if parameter.name in called else min(called)] = dim
     stars: Stars = {}
     fits = True
 
@@ -274,8 +276,11 @@ def unify_arguments(
         return binding.setdefault(name, fresh(name))
 
     for i, parameter in enumerate(info.called):
-        for spec, tensor in pairs(parameter.spec, given.get(parameter.name, UNKNOWN)):
+        for choices, tensor in pairs(parameter.spec, given.get(parameter.name, UNKNOWN)):
             if tensor.shape is None:
+                continue
+            spec = choose(run.solver, choices, tensor.shape, named, stars) if len(choices) > 1 else choices[0]
+            if spec is None:
                 continue
             found, before = run.show(tensor.shape), dict(binding)
             why = mismatch(run.solver, spec, tensor.shape, named, stars, given=True)

@@ -131,6 +131,7 @@ class Tensor(Value):
 
     shape: Shape | None = None
     dtype: str | None = None
+    words: tuple[str, ...] | None = field(default=None, compare=False)  # what the pattern that made it calls its axes
 
 
 @dataclass

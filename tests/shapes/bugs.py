@@ -126,7 +126,7 @@ BUGS = [
         "... query d_k, ... key d_k -> ... query key",
         "... query d_k, ... key d_k -> ... key query",
         "shape",
-        "return torch.nan_to_num",
+        "scores = scores + bias",
     ),
     Bug(
         "attention",
@@ -145,8 +145,6 @@ BUGS = [
         "attention",
         "weights = attention_weights(q, k, mask, bias)\n",
         "weights = attention_weights(k, q, mask, bias)\n",
-        "einops-name",
-        "return einsum(weights, v",
     ),
     Bug(
         "attention",
@@ -258,7 +256,11 @@ BUGS = [
         "return F.cross_entropy",
     ),
     Bug(
-        "language_model", 'rearrange(logits, "b p v -> (b p) v"), rearrange(targets, "b p -> (b p)")', "logits, targets"
+        "language_model",
+        'rearrange(logits, "b p v -> (b p) v"), rearrange(targets, "b p -> (b p)")',
+        "logits, targets",
+        "shape",
+        "return F.cross_entropy(",
     ),
     Bug(
         "language_model", "log_probabilities.gather(-1, targets.unsqueeze(-1))", "log_probabilities.gather(-1, targets)"

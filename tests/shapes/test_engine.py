@@ -44,7 +44,7 @@ def test_mistake_is_named(bug: Bug) -> None:
     assert right.count(bug.old) >= 1, "the edit does not apply"
     wrong = right.replace(bug.old, bug.new, 1)
     start = right.index(bug.old)
-    at = start if bug.where is None else wrong.find(bug.where, wrong.rfind("\ndef ", 0, start) if False else 0)
+    at = start if bug.where is None else wrong.find(bug.where)
     assert at >= 0, "the line is not there"
     lines = [line for line, text in enumerate(wrong.splitlines(), start=1) if (bug.where or "\0") in text]
     first = wrong.count("\n", 0, start) + 1
