@@ -11,7 +11,7 @@ from .indexing import const_slice, index, size_item
 from .layers import layer_attribute
 from .modules import LIBRARIES
 from .operations import RULES, apply, is_scalar
-from .user_calls import argument_lists, attribute_value, construct_base, list_method
+from .user_calls import DEPTH, argument_lists, attribute_value, construct_base, list_method
 from .values import (
     UNKNOWN,
     Class,
@@ -28,6 +28,7 @@ from .values import (
     Nothing,
     Plain,
     Size,
+    Table,
     Tensor,
     Unknown,
     Value,
@@ -75,8 +76,16 @@ def declared(run: "Interpreter", module: "Module", symbol: str) -> Value | None:
         value = module.constants[symbol]
         if isinstance(value, ast.Constant):
             return constant(run, value)
+        if isinstance(value, ast.Dict) and run.depth < DEPTH:
+            return run.inside(module).eval(value)
         return UNKNOWN if value is None else Unknown(symbol)
     return None
+
+
+def table(run: "Interpreter", node: ast.Dict) -> Value:
+    """What all its values have in common: a table of activations keeps shapes, whichever is chosen."""
+    values = [run.eval(value) for value in node.values]
+    return Table(run.item(Items(values))) if values else UNKNOWN
 
 
 def walrus(run: "Interpreter", node: ast.NamedExpr) -> Value:
@@ -237,6 +246,9 @@ def subscript(run: "Interpreter", node: ast.Subscript) -> Value:
         return index(run, node, owner)
     if isinstance(owner, Layer) and owner.inside is not None:
         owner = owner.inside
+    if isinstance(owner, Table):
+        run.eval(node.slice)
+        return owner.item
     if isinstance(owner, Size):
         return size_item(run, node, owner)
     if isinstance(node.slice, ast.Slice):
@@ -337,6 +349,7 @@ EXPRESSIONS: dict[type[ast.expr], Callable[[Any, Any], Value]] = {
     ast.NamedExpr: walrus,
     ast.Tuple: sequence,
     ast.List: sequence,
+    ast.Dict: table,
     ast.IfExp: conditional,
     ast.BoolOp: boolean,
     ast.JoinedStr: text,

@@ -15,10 +15,13 @@ from .statements import STATEMENTS, assign
 from .user_calls import call_value
 from .values import (
     UNKNOWN,
+    Closure,
+    Function,
     Instance,
     Int,
     Items,
     Layer,
+    Library,
     Many,
     Nothing,
     Plain,
@@ -186,7 +189,20 @@ class Interpreter:
             )
         if isinstance(a, Instance) and isinstance(b, Instance) and a.info is b.info and a.me == b.me:
             return a
+        kinds = Library | Closure | Function | Layer
+        if isinstance(a, kinds) and isinstance(b, kinds) and self.keeps_shape(a) and self.keeps_shape(b):
+            return Layer("Same")  # one of several activations
         return UNKNOWN
+
+    def keeps_shape(self, function: Value) -> bool:
+        """Does it give a tensor of the shape that it is given?"""
+        if isinstance(function, Layer) and function.kind == "Same":
+            return True
+        silent, self.silent = self.silent, True
+        probe = Tensor(Shape((Star("probe"),)), "f")
+        result = self.call(function, [probe], {}, ast.Constant(None))
+        self.silent = silent
+        return isinstance(result, Tensor) and result.shape == probe.shape
 
     def join_size(self, a: Dim | None, b: Dim | None) -> Dim | None:
         """One size that is either of two."""

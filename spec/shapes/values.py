@@ -169,6 +169,13 @@ class Many(Value):
 
 
 @dataclass
+class Table(Value):
+    """A dictionary: what its values have in common."""
+
+    item: Value
+
+
+@dataclass
 class Size(Value):
     """The `.shape` of a tensor."""
 
