@@ -4,13 +4,13 @@ import ast
 from dataclasses import dataclass, field
 
 from .annotations import BadShapeError, ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, UnionSpec, read, shapes_in
-from .dims import Dim, integer, is_flexible, last_name
+from .dims import Dim, integer, is_flexible, is_int, last_name
 from .interpreter import Interpreter, Problem
 from .layers import SIZES
 from .matching import to_shape
 from .modules import ClassInfo, FunctionInfo, Loader, Module, Parameter
 from .solver import Solver, names_of
-from .values import UNKNOWN, Class, Instance, Int, Items, Layer, Many, Plain, Tensor, Unknown, Value
+from .values import UNKNOWN, Class, Instance, Int, Items, Layer, Many, Nothing, Plain, Tensor, Unknown, Value
 
 VERSION = 1  # raise it whenever the engine's answers change, so that mypy's caches are thrown away
 
@@ -21,6 +21,9 @@ class ClassState:
 
     attributes: dict[str, Value] = field(default_factory=dict)
     paths: set[str] = field(default_factory=set)  # its integers, `d_model` or `config.d_model`
+    free: set[str] = field(default_factory=set)  # those of them that follow from the others only where they are None
+
+    known: dict[str, Dim] = field(default_factory=dict)  # the equalities that it has asserted
 
     @property
     def names(self) -> set[str]:
@@ -83,15 +86,23 @@ class Engine:
             end = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
             message = f"This shape cannot be read: {why}"
             problems.append(Problem(node.lineno, node.col_offset, *end, message, "shape-annotation"))
-        run = self.interpreter(info)
-        run.scope = dict(around or {}) | self.parameters(info)
-        self.followed = 0
         self.summaries[info] = Summary()  # what a function that calls itself may know
-        try:
-            run.block(info.node.body)
-        except RecursionError:
-            return problems
-        self.summaries[info] = Summary({} if run.problems else common(run.results), not run.loose_star)
+        optional = {p.name for p in info.parameters if is_nothing(p.default) and any(shapes_in(p.spec))}
+        for given in (None, True, False) if optional else (None,):  # either way, then with all of them, then with none
+            run = self.interpreter(info)
+            run.given = given
+            run.scope = dict(around or {}) | self.parameters(info)
+            if given is False:
+                run.scope |= dict.fromkeys(optional, Nothing())
+            self.followed = 0
+            try:
+                run.block(info.node.body)
+            except RecursionError:
+                return problems
+            if given is None:
+                self.summaries[info] = Summary({} if run.problems else common(run.results), not run.loose_star)
+            if run.problems:
+                break
         once: dict[tuple[int, str], Problem] = {}
         for problem in problems + run.problems:  # one complaint a line: the rest follows from it
             once.setdefault((problem.line, problem.code), problem)
@@ -105,9 +116,12 @@ class Engine:
             if isinstance(node, ast.AnnAssign):
                 every |= {name for spec in shapes_in(self.read(info.module, node.annotation)) for name in spec.names}
         integers = {p.name for p in info.parameters if isinstance(p.spec, NameSpec) and p.spec.name == "int"}
-        fixed = self.state(info.owner).names if info.owner is not None and info.is_bound else set()
+        state = self.state(info.owner) if info.owner is not None and info.is_bound else ClassState()
+        fixed = state.names
         axes = parameters | {name for name in every if names_of(name) & (integers | fixed)}
-        return Interpreter(self, info.module, info, Solver(axes, integers, fixed))
+        solver = Solver(axes, integers, fixed, state.free)
+        solver.known |= state.known
+        return Interpreter(self, info.module, info, solver)
 
     def parameters(self, info: FunctionInfo) -> dict[str, Value]:
         """The values that a function's own annotations promise it."""
@@ -152,6 +166,8 @@ class Engine:
             if name.startswith(".") and "." not in name[1:] and name[1:] not in changed
         }
         state.paths |= run.paths
+        known = run.solver.known.items()
+        state.known = {atom: dim for atom, dim in known if all(map(is_int, {atom, *dim.atoms}))}
         return state
 
     def initialise(self, run: Interpreter, init: FunctionInfo, state: ClassState) -> None:
@@ -162,6 +178,8 @@ class Engine:
             run.scope[parameter.name] = promised(init.module, parameter)
             if isinstance(run.scope[parameter.name], Int):
                 state.paths.add(parameter.name)
+                if is_nothing(parameter.default):
+                    state.free.add(parameter.name)
         if init.parameters and init.owner is not None:
             run.scope[init.parameters[0].name] = run.scope["self"] = Instance(init.owner, me=True)
         run.returns = []
@@ -204,6 +222,11 @@ class Engine:
         """Remember whether an expression's shape is known."""
         known = value.shape is not None and None not in value.shape.dims
         self.found[module.name, node.lineno, node.col_offset, node.end_lineno, node.end_col_offset] = known
+
+
+def is_nothing(node: ast.expr | None) -> bool:
+    """Is this a written None?"""
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def promised(module: Module, parameter: Parameter) -> Value:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .annotations import arithmetic
+from .conditions import verdict
 from .dims import Dim
 from .elementwise import elementwise, matmul
 from .indexing import const_slice, index, size_item
@@ -126,6 +127,9 @@ def conditional(run: "Interpreter", node: ast.IfExp) -> Value:
             kept = node.orelse if isinstance(test.ops[0], ast.Is) else node.body
             if isinstance(kept, ast.Name) and kept.id == test.left.id:
                 return given
+    certain = verdict(run, test)
+    if certain is not None:
+        return run.eval(node.body if certain else node.orelse)
     known = dict(run.solver.known)
     body = run.eval(node.body)
     run.solver.known = dict(known)

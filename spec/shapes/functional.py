@@ -91,6 +91,8 @@ def one_hot(call: Call) -> Value:
 def linear(call: Call) -> Value:
     """The last axis is multiplied by a matrix of (out, in)."""
     x, weight, bias = call.tensor(0, "input"), call.tensor(1, "weight").shape, call.tensor(2, "bias").shape
+    if weight is not None and (weight.rank or 0) > 2:
+        return call.fail(f"linear: the weight has shape {call.show(weight)}, but must have 2 axes")
     if x.shape is None or weight is None or weight.rank != 2:
         return Tensor()
     out, features = weight.dims

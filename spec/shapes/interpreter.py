@@ -68,6 +68,7 @@ class Interpreter:
         self.paths: set[str] = set()  # integers that the code knows by path
         self.exits: list[dict[str, Value]] = []  # what holds where a loop is left early
         self.loose_star = False
+        self.given: bool | None = None  # are the optional tensors given? None: perhaps
         self.initialising: ClassInfo | None = None  # the class whose __init__ this is
 
     # ---------------------------------------------------------------- reporting
@@ -272,6 +273,7 @@ class Interpreter:
         """An interpreter for a body that is read at its call."""
         inner = Interpreter(self.engine, module, None, self.solver)
         inner.silent, inner.depth, inner.problems, inner.returns = self.silent, self.depth + 1, self.problems, []
+        inner.given = self.given
         return inner
 
     def start(

@@ -62,7 +62,9 @@ def pairs(spec: Spec | None, value: Value) -> Iterator[tuple[tuple[ShapeSpec, ..
             yield from pairs(spec.item, item)
 
 
-def choose(solver: Solver, choices: tuple[ShapeSpec, ...], shape: Shape, name: Naming, stars: Stars) -> ShapeSpec | None:
+def choose(
+    solver: Solver, choices: tuple[ShapeSpec, ...], shape: Shape, name: Naming, stars: Stars
+) -> ShapeSpec | None:
     """The one of several shape strings to hold a shape to: None where more than one may be meant."""
     fit = []
     for spec in choices:

@@ -8,8 +8,8 @@ from itertools import combinations
 from .dims import ONE, Dim, Powers, is_flexible, is_int, last_name, may_be_one, product
 
 # Sizes that depend on the data: never a product or a multiple of the sizes that a model is built from.
-_DATA = """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt pos
-    length seq_len batch_size b t s l B T S L"""
+_DATA = """batch query key position vocab queries keys positions seq sequence time token tokens source target src tgt
+    pos length seq_len batch_size b t s l B T S L"""
 INDEPENDENT = frozenset(_DATA.split())
 LONGEST = re.compile(
     r"max_\w+|n_ctx|n_positions|block_size|context_(length|size|len)|ctx_len"
@@ -32,10 +32,16 @@ def names_of(axis: str) -> set[str]:
 class Solver:
     """Equations between sizes, learned from the code and then held against it."""
 
-    def __init__(self, axes: Iterable[str] = (), integers: Iterable[str] = (), fixed: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        axes: Iterable[str] = (),
+        integers: Iterable[str] = (),
+        fixed: Iterable[str] = (),
+        free: Iterable[str] = (),
+    ) -> None:
         self.axes = set(axes)
         self.integers = {*integers, *fixed}  # integers by name, of which a class's constructor has fixed some
-        self.fixed = set(fixed)
+        self.fixed, self.free = set(fixed), set(free)
         self.known: dict[str, Dim] = {}
         self.apart: set[frozenset[str]] = set()
         self.axis_of = {name: axis for axis in self.axes for name in names_of(axis) if name not in self.axes}
@@ -136,7 +142,8 @@ class Solver:
                 return self._names_differ(*pair)
         names = {x for x, _ in above + below}
         squared = any(k > 1 for _, k in above + below) and all(map(self._settled, names))  # d_model = heads*heads?
-        return squared or self._unrelated(names)
+        chosen = any(last_name(x) in self.free for x in names) and all(map(self._settled, names))
+        return squared or chosen or self._unrelated(names)
 
     def _unrelated(self, names: set[str]) -> bool:
         """Sizes of the data on one hand, of the model on the other: nothing makes them equal."""
@@ -146,7 +153,8 @@ class Solver:
         """Is this a size whose kind its name tells: one of the data, or one of the model?"""
         if not is_int(atom):
             return atom in INDEPENDENT or FEATURE.fullmatch(atom) is not None
-        return last_name(atom) in self.integers and FEATURE.fullmatch(last_name(atom)) is not None
+        name = last_name(atom)
+        return name in self.integers and (name in INDEPENDENT or FEATURE.fullmatch(name) is not None)
 
     def _names_differ(self, a: str, b: str) -> bool:
         if not is_int(a) and not is_int(b):

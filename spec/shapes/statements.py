@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .annotations import NameSpec, ShapeSpec, Spec, TupleSpec, shapes_in
+from .conditions import assume, defaulted, refuses, verdict
 from .dims import integer, is_flexible, last_name
 from .elementwise import broadcast
 from .matching import Stars, choose, mismatch, pairs, to_value
 from .operations import Call
 from .solver import kind
-from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Nothing, Plain, Star, Tensor, Unknown, Value
+from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Star, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
@@ -138,59 +139,13 @@ def asserted(run: "Interpreter", node: ast.Assert) -> None:
     assume(run, node.test, True)
 
 
-def assume(run: "Interpreter", test: ast.expr, holds: bool) -> None:
-    """Learn the equalities that a test states."""
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        assume(run, test.operand, not holds)
-    elif isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) == holds:
-        for part in test.values:
-            assume(run, part, holds)
-    elif isinstance(test, ast.Compare) and len(test.ops) == 1:
-        equal = isinstance(test.ops[0], ast.Eq if holds else ast.NotEq)
-        if not equal:
-            return
-        silent, run.silent = run.silent, True
-        a, b = run.eval(test.left), run.eval(test.comparators[0])
-        run.silent = silent
-        x, y = run.dims(a) or [run.size(a)], run.dims(b) or [run.size(b)]
-        if len(x) == len(y):
-            for one, other in zip(x, y, strict=True):
-                run.solver.assume(one, other)
-
-
-def verdict(run: "Interpreter", test: ast.expr) -> bool | None:
-    """The outcome of a test, where it is certain."""
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        inner = verdict(run, test.operand)
-        return None if inner is None else not inner
-    if isinstance(test, ast.BoolOp):
-        parts = [verdict(run, part) for part in test.values]
-        decisive = isinstance(test.op, ast.Or)
-        return decisive if decisive in parts else None if None in parts else not decisive
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        value = run.eval(test) if isinstance(test, ast.Name | ast.Attribute | ast.Constant) else None
-        return value.const if isinstance(value, Plain) and isinstance(value.const, bool) else None
-    a, b, op = run.eval(test.left), run.eval(test.comparators[0]), test.ops[0]
-    if isinstance(a, Nothing) and isinstance(b, Nothing) and isinstance(op, ast.Is | ast.IsNot):
-        return isinstance(op, ast.Is)
-    if isinstance(a, Plain) and isinstance(b, Plain) and isinstance(a.const, str) and isinstance(b.const, str):
-        return (a.const == b.const) == isinstance(op, ast.Eq) if isinstance(op, ast.Eq | ast.NotEq) else None
-    x, y = run.number(a), run.number(b)
-    if x is None or y is None:
-        if isinstance(op, ast.In | ast.NotIn) and x is not None and isinstance(b, Items):
-            numbers = [run.number(item) for item in b.items]
-            return None if None in numbers else (x in numbers) == isinstance(op, ast.In)
-        return None
-    outcomes = {ast.Eq: x == y, ast.NotEq: x != y, ast.Lt: x < y, ast.LtE: x <= y, ast.Gt: x > y, ast.GtE: x >= y}
-    return outcomes.get(type(op))
-
-
 def branch(run: "Interpreter", node: ast.If) -> bool:
     """Both sides, unless the test is certain; afterwards what is true of both."""
     run.eval(node.test)
     certain = verdict(run, node.test)
     if certain is not None:
-        return run.block(node.body if certain else node.orelse)
+        body, other = (node.body, node.orelse) if certain else (node.orelse, node.body)
+        return run.block(body) or (refuses(body) and run.given is not None and run.block(other))
     before, known = dict(run.scope), dict(run.solver.known)
     assume(run, node.test, True)
     goes = run.block(node.body)
@@ -208,15 +163,6 @@ def branch(run: "Interpreter", node: ast.If) -> bool:
     elif goes:
         run.scope, run.solver.known = then, then_known
     return goes or skips
-
-
-def defaulted(test: ast.expr) -> str | None:
-    """The name in `name is None`."""
-    if isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and len(test.ops) == 1:
-        none = test.comparators[0]
-        if isinstance(test.ops[0], ast.Is) and isinstance(none, ast.Constant) and none.value is None:
-            return test.left.id
-    return None
 
 
 def loop(run: "Interpreter", node: ast.For | ast.While) -> bool:

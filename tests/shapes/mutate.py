@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,8 +176,9 @@ class Judge:
             with install_import_hook(self.name, "beartype.beartype"):
                 for name in self.users(file):
                     torch.manual_seed(0)
-                    importlib.import_module(f"{self.name}.{name}").demo()
-        except Exception as error:  # noqa: BLE001 - whatever stops a mutant
+                    demo: Callable[[], None] = importlib.import_module(f"{self.name}.{name}").demo
+                    demo()
+        except Exception as error:
             return error
         return None
 
