@@ -38,6 +38,9 @@ def broadcast(call: Call, a: Shape, b: Shape) -> tuple[Shape | None, str | None]
             out.append(y if x.name[0] == "#" else x)
         elif isinstance(x, Star) or isinstance(y, Star):
             star = x if isinstance(x, Star) else y
+            if isinstance(star, Star) and star.name[0] == "#" and not (left if star is x else right):
+                rest = [*right, y] if star is x else [*left, x]  # what only broadcasts is taken to be no larger
+                return Shape((*rest, *reversed(out))), None
             if isinstance(star, Star) and star.name[0] not in ".#" and star in a.axes and star in b.axes:
                 return (
                     None,

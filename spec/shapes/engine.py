@@ -87,13 +87,15 @@ class Engine:
             message = f"This shape cannot be read: {why}"
             problems.append(Problem(node.lineno, node.col_offset, *end, message, "shape-annotation"))
         self.summaries[info] = Summary()  # what a function that calls itself may know
-        optional = {p.name for p in info.parameters if is_nothing(p.default) and any(shapes_in(p.spec))}
-        for given in (None, True, False) if optional else (None,):  # either way, then with all of them, then with none
+        absent = {p.name for p in info.parameters if is_nothing(p.default)}
+        optional = {p.name for p in info.parameters if p.name in absent and any(shapes_in(p.spec))}
+        for given in (None, True, False) if optional else (None,):  # either way, then all optional tensors, then none
             run = self.interpreter(info)
             run.given = given
             run.scope = dict(around or {}) | self.parameters(info)
-            if given is False:
-                run.scope |= dict.fromkeys(optional, Nothing())
+            if given is not None:
+                objects = {name for name in absent if isinstance(run.scope[name], Instance)}
+                run.scope |= dict.fromkeys(objects if given else objects | optional, Nothing())
             self.followed = 0
             try:
                 run.block(info.node.body)
@@ -120,7 +122,8 @@ class Engine:
         fixed = state.names
         axes = parameters | {name for name in every if names_of(name) & (integers | fixed)}
         solver = Solver(axes, integers, fixed, state.free)
-        solver.known |= state.known
+        for atom, dim in state.known.items():
+            solver.assume(Dim.atom(atom), dim)
         return Interpreter(self, info.module, info, solver)
 
     def parameters(self, info: FunctionInfo) -> dict[str, Value]:

@@ -1,7 +1,7 @@
 """What is known about the sizes of one function: which are equal, and which certainly are not."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fractions import Fraction
 from itertools import combinations
 
@@ -35,13 +35,14 @@ class Solver:
     def __init__(
         self,
         axes: Iterable[str] = (),
-        integers: Iterable[str] = (),
+        integers: Collection[str] = (),
         fixed: Iterable[str] = (),
         free: Iterable[str] = (),
     ) -> None:
         self.axes = set(axes)
         self.integers = {*integers, *fixed}  # integers by name, of which a class's constructor has fixed some
         self.fixed, self.free = set(fixed), set(free)
+        self.told = {axis for axis in self.axes if names_of(axis) & set(integers)}  # by an argument
         self.known: dict[str, Dim] = {}
         self.apart: set[frozenset[str]] = set()
         self.axis_of = {name: axis for axis in self.axes for name in names_of(axis) if name not in self.axes}
@@ -129,6 +130,9 @@ class Solver:
             not is_int(x) or (x in a.atoms and x in b.atoms) or self._settled(x) for x in difference.atoms
         ):
             return True  # 3 and 4, d and 3*d, position and position+1; but an offset may be zero
+        for one, other in ((a, b), (b, a)):
+            if one.single in self.told and other.value is not None and other.value > 1:
+                return True  # a written number where an argument tells the size
         parts = ratio(a, b)
         if parts is None:
             return self._unrelated(difference.atoms)

@@ -10,7 +10,7 @@ from .dims import integer, is_flexible, last_name
 from .elementwise import broadcast
 from .matching import Stars, choose, mismatch, pairs, to_value
 from .operations import Call
-from .solver import kind
+from .solver import INDEPENDENT, LONGEST, kind
 from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Star, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def misnamed(run: "Interpreter", spec: ShapeSpec) -> str | None:
         found = run.solver.resolve(run.result_names[name])
         atom = found.single if found is not None else None
         other = last_name(atom) if atom is not None and not is_flexible(atom) else ""
+        if kind(name) == "data" and LONGEST.fullmatch(other) and run.solver.integers & INDEPENDENT:
+            return f'axis "{name}" is "{other}"'  # all rows, though an argument asks for some
         if kind(name) is not None and kind(other) is not None and kind(name) != kind(other):
             return f'axis "{name}" is "{other}"'
     return None

@@ -24,6 +24,7 @@ from .values import (
     Library,
     Many,
     Method,
+    ModuleName,
     Nothing,
     Plain,
     Tensor,
@@ -73,6 +74,8 @@ def call_value(run: "Interpreter", function: Value, args: list[Value], kw: dict[
     """What calling a value gives."""
     if isinstance(function, Library):
         return call_library(Call(run, node, "", args, kw), function.name)
+    if isinstance(function, ModuleName) and function.name == "functools.partial" and len(args) == 1:
+        return args[0]  # only keywords are fixed: it acts on as many tensors as before
     if isinstance(function, Method):
         return call_method(run, function, args, kw, node)
     if isinstance(function, Layer):

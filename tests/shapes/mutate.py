@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -121,17 +122,17 @@ def axis_edits(node: ast.expr) -> Iterator[tuple[str, ast.expr, str]]:
 def swapped_words(pattern: str) -> Iterator[str]:
     """Two neighbouring names of one side exchanged."""
     left, right = pattern.split("->")
-    for side, rebuild in ((left, lambda s: f"{s}->{right}"), (right, lambda s: f"{left}->{s}")):
+    for side, frame in ((left, "{}->" + right), (right, left + "->{}")):
         letters = not any(c.isspace() for c in pattern.strip())
         words = list(side) if letters else side.split(" ")
         named = [i for i, word in enumerate(words) if word.strip("(),. ")]
-        for i, j in zip(named, named[1:], strict=False):
+        for i, j in pairwise(named):
             a, b = words[i].strip("(),"), words[j].strip("(),")
             if a == b:
                 continue
             new = list(words)
             new[i], new[j] = words[i].replace(a, b), words[j].replace(b, a)
-            yield rebuild(("" if letters else " ").join(new))
+            yield frame.format(("" if letters else " ").join(new))
 
 
 class Judge:
@@ -234,9 +235,8 @@ def main() -> None:
     for verdict, count in counts.most_common():
         print(f"{count:5} {verdict}")
     detectable = counts["caught"] + counts["missed"]
-    print(
-        f"caught: {counts['caught']} of {detectable} that the run-time net stops, {counts['caught'] / max(detectable, 1):.1%}"
-    )
+    share = counts["caught"] / max(detectable, 1)
+    print(f"caught: {counts['caught']} of {detectable} that the run-time net stops, {share:.1%}")
 
 
 if __name__ == "__main__":
