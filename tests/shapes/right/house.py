@@ -101,12 +101,12 @@ class FusedAttention(nn.Module):
         d_head = d_head or d_model // heads
         assert heads * d_head == d_model
         self.heads, self.d_head = heads, d_head
-        self.parts = nn.ModuleList([nn.Linear(d_model, heads * d_head) for _ in range(3)])
+        self.query, self.key, self.value = (nn.Linear(d_model, heads * d_head) for _ in range(3))
         self.out = nn.Linear(d_model, d_model)
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys, values."""
-        weight = torch.cat([part.weight for part in self.parts])
+        weight = torch.cat([part.weight for part in (self.query, self.key, self.value)])
         return F.linear(x, weight).chunk(3, dim=-1)
 
     def forward(
