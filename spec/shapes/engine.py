@@ -12,8 +12,6 @@ from .modules import ClassInfo, FunctionInfo, Loader, Module, Parameter
 from .solver import Solver, names_of
 from .values import UNKNOWN, Class, Instance, Int, Items, Layer, Many, Nothing, Plain, Tensor, Unknown, Value
 
-VERSION = 1  # raise it whenever the engine's answers change, so that mypy's caches are thrown away
-
 
 @dataclass
 class ClassState:

@@ -10,8 +10,8 @@ from .dims import Dim
 from .elementwise import elementwise, matmul
 from .indexing import const_slice, index, size_item
 from .layers import layer_attribute
-from .modules import LIBRARIES
 from .operations import RULES, apply, is_scalar
+from .sources import LIBRARIES
 from .user_calls import DEPTH, argument_lists, attribute_value, construct_base, list_method
 from .values import (
     UNKNOWN,

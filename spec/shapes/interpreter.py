@@ -1,7 +1,6 @@
 """The abstract interpreter: it runs one function on shapes instead of tensors."""
 
 import ast
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from .dims import Dim, fresh, integer, is_flexible
 from .expressions import EXPRESSIONS, attribute_of
 from .operations import Call
 from .solver import INDEPENDENT, Solver
+from .sources import DEBUG
 from .statements import STATEMENTS, assign
 from .user_calls import call_value
 from .values import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .modules import ClassInfo, FunctionInfo, Module
 
-DEBUG = "SHAPES_DEBUG" in os.environ
 Underline = tuple[str, int, int]  # a string literal's text, and which part of it
 
 

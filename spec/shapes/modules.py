@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .annotations import DTYPES, BadShapeError, NameSpec, Scope, ShapeSpec, Spec, read, shapes_in
+from .sources import FOREIGN
 
 Loader = Callable[[str], "tuple[str, str] | None"]  # a module's name -> its path and source
-LIBRARIES = frozenset(("torch", "einops", "math", "copy"))  # what the rules know
-FOREIGN = LIBRARIES | {"numpy", "jaxtyping", "typing", "typing_extensions", "functools", "itertools", "collections"}
 # Decorators that leave a function's signature as it is written.
 HARMLESS = frozenset(
     [

@@ -3,11 +3,15 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from .modules import FOREIGN
+LIBRARIES = frozenset(("torch", "einops", "math", "copy"))  # what the rules know
+FOREIGN = LIBRARIES | {"numpy", "jaxtyping", *sys.stdlib_module_names}
+DEBUG = "SHAPES_DEBUG" in os.environ
 
 _IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n]*))", re.M)
 
@@ -40,6 +44,7 @@ class Source:
     stamp: tuple[int, int]
     digest: bytes
     imports: frozenset[str]
+    has_shapes: bool
 
 
 class Sources:
@@ -71,7 +76,8 @@ class Sources:
         text = Path(path).read_text(encoding="utf-8")
         package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
         imports = frozenset(imported(text, package))
-        self.cache[path] = Source(path, text, stamp, hashlib.sha256(text.encode()).digest(), imports)
+        digest = hashlib.sha256(text.encode()).digest()
+        self.cache[path] = Source(path, text, stamp, digest, imports, "jaxtyping" in text)
         return self.cache[path]
 
     def load(self, name: str) -> tuple[str, str] | None:
@@ -79,9 +85,9 @@ class Sources:
         found = self.find(name)
         return None if found is None else (found.path, found.text)
 
-    def digest(self, name: str, version: int) -> str:
+    def digest(self, name: str) -> str:
         """Of a module and all that it imports from the project: what a check of it may depend on."""
-        total = hashlib.sha256(str(version).encode())
+        total = hashlib.sha256(own_digest())
         waiting, seen = [name], {name}
         while waiting:
             found = self.find(waiting.pop())
@@ -91,6 +97,15 @@ class Sources:
                 seen.update(new)
                 waiting += new
         return total.hexdigest()
+
+
+@cache
+def own_digest() -> bytes:
+    """Of the checker itself, since another one may say other things."""
+    total = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(path.read_bytes())
+    return total.digest()
 
 
 def imported(text: str, package: str) -> Iterator[str]:
