@@ -62,7 +62,7 @@ class ShapePlugin(Plugin):
             return found
         try:
             report = self.report(file, (ctx.type.line, ctx.type.column), analyser.api)
-            return carrying(found, ctx, report.digest)
+            return carrying(found, ctx, report.digest) if self.options.fine_grained_incremental else found
         except Exception:  # a learner's mypy run must never fail because of the checker
             if DEBUG:
                 raise
@@ -93,7 +93,7 @@ class ShapePlugin(Plugin):
 
 
 def carrying(found: Type, ctx: AnalyzeTypeContext, digest: str) -> Type:
-    """Let the shape ride on the type, unseen by subtyping: so a daemon notices when only a string changes."""
+    """Let the shape ride on the type, unseen by subtyping, so that a daemon notices when only a string changes."""
     text = ctx.type.args[1] if len(ctx.type.args) > 1 else None
     proper = get_proper_type(found)
     if text is None or not isinstance(proper, Instance):
