@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .annotations import DTYPES, BadShapeError, NameSpec, Scope, ShapeSpec, Spec, read, shapes_in
 from .sources import FOREIGN
@@ -56,18 +57,18 @@ class FunctionInfo:
         """The name, with its class's where it is a method."""
         return f"{self.owner.name}.{self.node.name}" if self.owner else self.node.name
 
-    @property
+    @cached_property
     def decorators(self) -> set[str]:
         """The last names of its decorators."""
         nodes = [d.func if isinstance(d, ast.Call) else d for d in self.node.decorator_list]
         return {d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "?") for d in nodes}
 
-    @property
+    @cached_property
     def is_bound(self) -> bool:
         """Does its first parameter come from the object it is called on?"""
         return self.owner is not None and "staticmethod" not in self.decorators
 
-    @property
+    @cached_property
     def is_trusted(self) -> bool:
         """Can a caller rely on the signature as it is written?"""
         return self.decorators <= HARMLESS and not any(

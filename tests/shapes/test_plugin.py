@@ -16,7 +16,13 @@ class Tensor:
     def __getattr__(self, name: str) -> Any: ...
     def __matmul__(self, other: Tensor) -> Tensor: ...
 def __getattr__(name: str) -> Any: ...
-"""  # a stand-in without torch's own sources, which take mypy a quarter of a minute
+"""  # stand-ins: torch's own sources take mypy a quarter of a minute
+EINOPS = """from typing import Any
+def rearrange(tensor: Any, pattern: str, **sizes: int) -> Any: ...
+"""
+JAXTYPING = (
+    'from typing import Annotated as Float\n__all__ = ["Float"]\n'  # where types are checked, the real one does so too
+)
 LAYERS = """from jaxtyping import Float
 from torch import Tensor
 
@@ -43,10 +49,9 @@ class Project:
     def __init__(self, folder: Path, **files: str) -> None:
         self.folder = folder
         self.write(layers=LAYERS, model=MODEL, **files)
-        for name, text in (("mypy.ini", CONFIG), ("torch.pyi", TORCH), ("einops.pyi", "from typing import Any\n")):
+        for name, text in (("mypy.ini", CONFIG), ("torch.pyi", TORCH), ("einops.pyi", EINOPS)):
             (folder / name).write_text(text, encoding="utf-8")
-        with (folder / "einops.pyi").open("a", encoding="utf-8") as stub:
-            stub.write("def rearrange(tensor: Any, pattern: str, **sizes: int) -> Any: ...\n")
+        (folder / "jaxtyping.pyi").write_text(JAXTYPING, encoding="utf-8")
 
     def write(self, **files: str) -> None:
         """Put modules in place; mypy looks at times and sizes, so each edit gets a time of its own."""
