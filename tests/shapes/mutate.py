@@ -205,17 +205,17 @@ class Judge:
         return "caught" if alarms else "missed"
 
 
-def measure(folder: Path, limit: int | None = None, seed: int = 0, show: bool = False) -> Counter[str]:
-    """Judge the mutants of a folder, or some of them."""
+def measure(folder: Path, limit: int | None = None, seed: int = 0, show: bool = False) -> Counter[tuple[str, str]]:
+    """Judge the mutants of a folder, or some of them: how many there are of each kind and verdict."""
     judge = Judge(folder)
     every = [m for file, source in judge.sources.items() if file != "__init__" for m in mutants(file, source)]
     if limit is not None and limit < len(every):
         every = random.Random(seed).sample(every, limit)
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     try:
         for mutant in every:
             verdict = judge.judge(mutant)
-            counts[verdict] += 1
+            counts[mutant.kind, verdict] += 1
             if show and verdict in ("missed", "alarm where the net is silent"):
                 print(f"{verdict}: {mutant.file}.py:{mutant.line} {mutant.kind}: {mutant.new}")
     finally:
@@ -223,8 +223,17 @@ def measure(folder: Path, limit: int | None = None, seed: int = 0, show: bool = 
     return counts
 
 
+def share(counts: Counter[tuple[str, str]], kind: str | None = None) -> tuple[int, int]:
+    """How many are caught, of how many that the run-time net stops."""
+    found = dict.fromkeys(("caught", "missed"), 0)
+    for (of, verdict), count in counts.items():
+        if verdict in found and kind in (None, of):
+            found[verdict] += count
+    return found["caught"], sum(found.values())
+
+
 def main() -> None:
-    """Print the share that is caught."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=RIGHT)
     parser.add_argument("--limit", type=int, help="judge this many, drawn at random")
@@ -232,11 +241,12 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="list what is missed")
     options = parser.parse_args()
     counts = measure(options.folder, options.limit, options.seed, options.show)
-    for verdict, count in counts.most_common():
-        print(f"{count:5} {verdict}")
-    detectable = counts["caught"] + counts["missed"]
-    share = counts["caught"] / max(detectable, 1)
-    print(f"caught: {counts['caught']} of {detectable} that the run-time net stops, {share:.1%}")
+    print("| kind of mutant | caught | stopped by the run-time net | share |\n| --- | --- | --- | --- |")
+    for kind in [*sorted({kind for kind, _ in counts}), None]:
+        caught, every = share(counts, kind)
+        print(f"| {kind or 'all'} | {caught} | {every} | {caught / max(every, 1):.1%} |")
+    for other in ("undetectable", "alarm where the net is silent", "another error"):
+        print(f"{sum(count for (_, verdict), count in counts.items() if verdict == other):5} {other}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from spec.shapes.interpreter import Problem
 from spec.shapes.sources import Sources, name_of, root_of
 
 from .bugs import BUGS, CATALOGUE, Bug
-from .mutate import measure
+from .mutate import measure, share
 
 ROOT = Path(__file__).parents[2]
 OURS = ("reference", "student", "spec")
@@ -111,5 +111,5 @@ def test_the_report_counts_known_shapes(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_mechanical_mistakes_are_caught() -> None:
     """A sample of the mutants; `python -m tests.shapes.mutate` judges all of them."""
-    counts = measure(RIGHT, limit=24)
-    assert counts["caught"] >= 0.8 * (counts["caught"] + counts["missed"]) > 5
+    caught, every = share(measure(RIGHT, limit=24))
+    assert caught >= 0.8 * every > 5
