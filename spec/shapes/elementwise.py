@@ -1,7 +1,7 @@
 """Rules for what acts on each element, and for the matrix products: all that broadcasts."""
 
 from .operations import Call, is_scalar, rule
-from .values import Axis, Int, Shape, Star, Tensor, Unknown, Value
+from .values import ANONYMOUS, Axis, Int, Shape, Star, Tensor, Unknown, Value
 
 SAME = """abs bernoulli bernoulli_ bfloat16 bool byte ceil celu clamp_max clamp_min clip clone contiguous copy_ cos cosh
     cpu cuda deg2rad detach detach_ double dropout dropout_ elu empty_like erf erfc exp exp_ expm1
@@ -32,7 +32,7 @@ def broadcast(call: Call, a: Shape, b: Shape) -> tuple[Shape | None, str | None]
         x, y = left.pop(), right.pop()
         if isinstance(x, Star) and isinstance(y, Star):
             # two stars of one name are the same axes, so what stands before them lines up again
-            exact = x.name == y.name and x.name[0] not in ".#"
+            exact = x.name == y.name and call.run.is_exact(x)
             if x.name.lstrip("#") != y.name.lstrip("#") or len(left) != len(right) or (left and not exact):
                 return None, None
             out.append(y if x.name[0] == "#" else x)
@@ -41,11 +41,10 @@ def broadcast(call: Call, a: Shape, b: Shape) -> tuple[Shape | None, str | None]
             if isinstance(star, Star) and star.name[0] == "#" and not (left if star is x else right):
                 rest = [*right, y] if star is x else [*left, x]  # what only broadcasts is taken to be no larger
                 return Shape((*rest, *reversed(out))), None
-            if isinstance(star, Star) and star.name[0] not in ".#" and star in a.axes and star in b.axes:
-                return (
-                    None,
-                    f'"*{star.name}" stands {len(a.back)} axes from the end in one and {len(b.back)} in the other',
-                )
+            if isinstance(star, Star) and call.run.is_exact(star) and star in a.axes and star in b.axes:
+                name = star.name if star.name == ANONYMOUS else "*" + star.name
+                why = f'"{name}" stands {len(a.back)} axes from the end in one and {len(b.back)} in the other'
+                return None, why
             return None, None
         else:
             dim, fits = call.run.solver.broadcast(x, y)

@@ -7,10 +7,10 @@ from .annotations import BadShapeError, ListSpec, NameSpec, ShapeSpec, Spec, Tup
 from .dims import Dim, integer, is_flexible, is_int, last_name
 from .interpreter import Interpreter, Problem
 from .layers import SIZES
-from .matching import to_shape
+from .matching import own_stars, to_shape
 from .modules import ClassInfo, FunctionInfo, Loader, Module, Parameter
 from .solver import Solver, names_of
-from .values import UNKNOWN, Class, Instance, Int, Items, Layer, Many, Nothing, Plain, Tensor, Unknown, Value
+from .values import ANONYMOUS, UNKNOWN, Class, Instance, Int, Items, Layer, Many, Nothing, Plain, Tensor, Unknown, Value
 
 
 @dataclass
@@ -90,6 +90,7 @@ class Engine:
         for given in (None, True, False) if optional else (None,):  # either way, then all optional tensors, then none
             run = self.interpreter(info)
             run.given = given
+            run.one_dots = around is None and one_dots(info)
             run.scope = dict(around or {}) | self.parameters(info)
             if given is not None:
                 objects = {name for name in absent if isinstance(run.scope[name], Instance)}
@@ -153,7 +154,7 @@ class Engine:
             for name, declared in base.fields.items():
                 spec = self.read(base.module, declared.annotation)
                 if isinstance(spec, ShapeSpec):
-                    run.scope["." + name] = Tensor(to_shape(spec, integer), spec.dtype)
+                    run.scope["." + name] = Tensor(to_shape(spec, integer, own_stars(spec)), spec.dtype)
                 elif isinstance(spec, NameSpec) and spec.name == "int":
                     run.paths.add(name)
                     run.scope["." + name] = Int(integer(name))
@@ -223,6 +224,12 @@ class Engine:
         """Remember whether an expression's shape is known."""
         known = value.shape is not None and None not in value.shape.dims
         self.found[module.name, node.lineno, node.col_offset, node.end_lineno, node.end_col_offset] = known
+
+
+def one_dots(info: FunctionInfo) -> bool:
+    """Has just one parameter axes that are written "..."?"""
+    stars = [axis.star for p in info.parameters for spec in shapes_in(p.spec) for axis in spec.axes]
+    return stars.count(ANONYMOUS) == 1 and info.node.args.vararg is None
 
 
 def is_nothing(node: ast.expr | None) -> bool:

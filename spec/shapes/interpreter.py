@@ -14,6 +14,7 @@ from .sources import DEBUG
 from .statements import STATEMENTS, assign
 from .user_calls import call_value
 from .values import (
+    ANONYMOUS,
     UNKNOWN,
     Closure,
     Function,
@@ -67,6 +68,7 @@ class Interpreter:
         self.paths: set[str] = set()  # integers that the code knows by path
         self.exits: list[dict[str, Value]] = []  # what holds where a loop is left early
         self.loose_star = False
+        self.one_dots = False
         self.given: bool | None = None  # are the optional tensors given? None: perhaps
         self.initialising: ClassInfo | None = None  # the class whose __init__ this is
 
@@ -99,6 +101,10 @@ class Interpreter:
             self.paths.add(value.path)
             return integer(value.path)
         return None
+
+    def is_exact(self, star: Star) -> bool:
+        """Does it stand for the same axes wherever it stands? "..." does where one parameter alone has it."""
+        return self.one_dots if star.name == ANONYMOUS else star.name[0] not in ".#"
 
     def number(self, value: Value | None) -> int | None:
         """A value as an integer that is known."""
@@ -272,7 +278,7 @@ class Interpreter:
         """An interpreter for a body that is read at its call."""
         inner = Interpreter(self.engine, module, None, self.solver)
         inner.silent, inner.depth, inner.problems, inner.returns = self.silent, self.depth + 1, self.problems, []
-        inner.given = self.given
+        inner.given, inner.one_dots = self.given, self.one_dots
         return inner
 
     def start(

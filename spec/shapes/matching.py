@@ -3,10 +3,10 @@
 import ast
 from collections.abc import Callable, Iterator
 
-from .annotations import ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, UnionSpec, size_of
+from .annotations import ListSpec, NameSpec, ShapeSpec, Spec, TupleSpec, UnionSpec, shapes_in, size_of
 from .dims import ONE, Dim, is_flexible, may_be_one
 from .solver import INDEPENDENT, Solver
-from .values import ANONYMOUS, UNKNOWN, Axis, Int, Items, Many, Plain, Shape, Star, Tensor, Value
+from .values import ANONYMOUS, OTHER, UNKNOWN, Axis, Int, Items, Many, Plain, Shape, Star, Tensor, Value
 
 Naming = Callable[[str], Dim | None]
 Stars = dict[str, tuple[Axis, ...] | None]
@@ -24,8 +24,14 @@ def to_shape(spec: ShapeSpec, name: Naming, stars: Stars | None = None, inside: 
             axes.append(Star(axis.star))
         else:
             bound = stars.get(axis.star)
-            axes += (Star(ANONYMOUS),) if bound is None else bound
+            axes += (Star(OTHER),) if bound is None else bound
     return Shape(tuple(axes))
+
+
+def own_stars(spec: Spec | None) -> Stars:
+    """The named stars of an annotation inside a function, each for itself; "..." may be any axes."""
+    names = {axis.star for shape in shapes_in(spec) for axis in shape.axes if axis.star not in (None, ANONYMOUS)}
+    return {name: (Star(name),) for name in names if name is not None}
 
 
 def to_value(spec: Spec | None, name: Naming, stars: Stars | None = None) -> Value:

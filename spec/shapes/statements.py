@@ -8,7 +8,7 @@ from .annotations import NameSpec, ShapeSpec, Spec, TupleSpec, shapes_in
 from .conditions import assume, defaulted, refuses, verdict
 from .dims import integer, is_flexible, last_name
 from .elementwise import broadcast
-from .matching import Stars, choose, mismatch, pairs, to_value
+from .matching import Stars, choose, mismatch, own_stars, pairs, to_value
 from .operations import Call
 from .solver import INDEPENDENT, LONGEST, kind
 from .values import UNKNOWN, Closure, Function, Instance, Int, Items, Many, Star, Tensor, Unknown, Value
@@ -38,7 +38,7 @@ def annotated(run: "Interpreter", node: ast.AnnAssign) -> None:
     if any(shapes_in(spec)):
         name = run.name_size if run.function is not None else integer
         check(run, node.value or node, spec, value, f'"{ast.unparse(node.target)}" is declared as')
-        value = to_value(spec, name)
+        value = to_value(spec, name, own_stars(spec))
     elif isinstance(spec, NameSpec) and spec.name == "Tensor" and isinstance(value, Unknown):
         value = Tensor()
     assign(run, node.target, value)

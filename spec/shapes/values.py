@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .modules import ClassInfo, FunctionInfo, Module
 
 ANONYMOUS = "..."
+OTHER = "...?"  # of another place than the function's own parameters
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class Shape:
     def show(self, size: Callable[[Dim | None], str]) -> str:
         """The shape in the learner's names."""
         parts = [
-            ("..." if a.name == ANONYMOUS else "*" + a.name) if isinstance(a, Star) else size(a) for a in self.axes
+            ("..." if a.name in (ANONYMOUS, OTHER) else "*" + a.name) if isinstance(a, Star) else size(a)
+            for a in self.axes
         ]
         return f"({' '.join(parts)})" if parts else "() of a scalar"
 
