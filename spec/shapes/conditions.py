@@ -3,6 +3,7 @@
 import ast
 from typing import TYPE_CHECKING
 
+from .dims import fresh
 from .values import Items, Nothing, Plain, Tensor
 
 if TYPE_CHECKING:
@@ -18,11 +19,17 @@ def assume(run: "Interpreter", test: ast.expr, holds: bool) -> None:
             assume(run, part, holds)
     elif isinstance(test, ast.Compare) and len(test.ops) == 1:
         equal = isinstance(test.ops[0], ast.Eq if holds else ast.NotEq)
-        if not equal:
+        small = isinstance(test.ops[0], ast.Lt | ast.LtE if holds else ast.Gt | ast.GtE)
+        if not equal and not small:
             return
         silent, run.silent = run.silent, True
         a, b = run.eval(test.left), run.eval(test.comparators[0])
         run.silent = silent
+        if small:  # `if n <= 1`: a size that is treated apart may be any number there
+            dim, bound = run.solver.resolve(run.size(a)), run.number(b)
+            if dim is not None and dim.single is not None and bound is not None and bound < 3:
+                run.solver.known[dim.single] = fresh(dim.single)
+            return
         x, y = run.dims(a) or [run.size(a)], run.dims(b) or [run.size(b)]
         if len(x) == len(y):
             for one, other in zip(x, y, strict=True):

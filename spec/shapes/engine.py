@@ -88,7 +88,7 @@ class Engine:
         absent = {p.name for p in info.parameters if is_nothing(p.default)}
         optional = {p.name for p in info.parameters if p.name in absent and any(shapes_in(p.spec))}
         for given in (None, True, False) if optional else (None,):  # either way, then all optional tensors, then none
-            run = self.interpreter(info)
+            run = self.interpreter(info, optional if given is False else set())
             run.given = given
             run.one_dots = around is None and one_dots(info)
             run.scope = dict(around or {}) | self.parameters(info)
@@ -109,9 +109,10 @@ class Engine:
             once.setdefault((problem.line, problem.code), problem)
         return list(once.values())
 
-    def interpreter(self, info: FunctionInfo) -> Interpreter:
+    def interpreter(self, info: FunctionInfo, absent: set[str]) -> Interpreter:
         """An interpreter that knows which names of the function are axes and which are integers."""
-        parameters = {name for p in info.parameters for spec in shapes_in(p.spec) for name in spec.names}
+        given = [p for p in info.parameters if p.name not in absent]
+        parameters = {name for p in given for spec in shapes_in(p.spec) for name in spec.names}
         every = parameters | {name for spec in info.shapes for name in spec.names}
         for node in ast.walk(info.node):
             if isinstance(node, ast.AnnAssign):

@@ -1,5 +1,6 @@
 """Rules for Python's builtins: what they do to sizes and to lists of tensors."""
 
+import ast
 from collections.abc import Callable
 
 from .dims import Dim
@@ -32,8 +33,10 @@ def length(call: Call) -> Value:
 
 
 def integer(call: Call) -> Value:
-    """int: a quotient of sizes stays one."""
+    """int: a quotient of sizes stays one; what a constructor rounds is a size by that formula."""
     x = call.args[0]
+    if call.run.initialising is not None and isinstance(x, Plain) and isinstance(call.node, ast.Call):
+        return Int(Dim.atom("i:" + ast.unparse(call.node)))
     return x if isinstance(x, Int | Unknown) else Int(None)
 
 

@@ -135,7 +135,16 @@ def select(call: Call) -> Value:
     return call.like(x, x.shape.replace(axis) if x.shape is not None and axis is not None else None)
 
 
-@rule("diagonal", "narrow", "unfold", "masked_select", "nonzero", "unique")
+@rule("unfold")
+def unfold(call: Call) -> Value:
+    """Windows along an axis: their entries are a new axis at the end."""
+    x, size = call.tensor(0), call.size(2, "size")
+    axis = call.axis(x.shape, 1, "dimension")
+    counted = x.shape.replace(axis, None) if x.shape is not None and axis is not None else None
+    return call.like(x, counted.plus(size) if counted is not None else None)
+
+
+@rule("diagonal", "narrow", "masked_select", "nonzero", "unique")
 def unknown_tensor(call: Call) -> Value:
     """A tensor, but its shape cannot be told."""
     return Tensor()
