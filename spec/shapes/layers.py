@@ -8,30 +8,9 @@ from .functional import normalised
 from .operations import Call, apply
 from .values import UNKNOWN, Int, Items, Layer, Many, Shape, Tensor, Unknown, Value
 
-SAME = frozenset(
-    [
-        "Dropout",
-        "Dropout1d",
-        "Dropout2d",
-        "GELU",
-        "ReLU",
-        "ReLU6",
-        "SiLU",
-        "Tanh",
-        "Sigmoid",
-        "Identity",
-        "Softmax",
-        "LogSoftmax",
-        "LeakyReLU",
-        "ELU",
-        "SELU",
-        "Mish",
-        "Softplus",
-        "Hardtanh",
-        "Hardswish",
-        "AlphaDropout",
-    ]
-)
+_SAME = """Dropout Dropout1d Dropout2d GELU ReLU ReLU6 SiLU Tanh Sigmoid Identity Softmax
+    LogSoftmax LeakyReLU ELU SELU Mish Softplus Hardtanh Hardswish AlphaDropout"""
+SAME = frozenset(_SAME.split())
 SIZES = {  # the constructor's arguments that fix shapes
     "Linear": ("in_features", "out_features"),
     "Embedding": ("num_embeddings", "embedding_dim"),

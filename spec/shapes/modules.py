@@ -10,25 +10,9 @@ from .sources import FOREIGN
 
 Loader = Callable[[str], "tuple[str, str] | None"]  # a module's name -> its path and source
 # Decorators that leave a function's signature as it is written.
-HARMLESS = frozenset(
-    [
-        "staticmethod",
-        "classmethod",
-        "property",
-        "cached_property",
-        "no_grad",
-        "inference_mode",
-        "jaxtyped",
-        "beartype",
-        "typechecked",
-        "override",
-        "abstractmethod",
-        "cache",
-        "lru_cache",
-        "compile",
-        "final",
-    ]
-)
+_HARMLESS = """staticmethod classmethod property cached_property no_grad inference_mode jaxtyped beartype typechecked
+    override abstractmethod cache lru_cache compile final"""
+HARMLESS = frozenset(_HARMLESS.split())
 
 
 @dataclass(frozen=True)

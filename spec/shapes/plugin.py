@@ -51,16 +51,18 @@ class ShapePlugin(Plugin):
 
     def annotated(self, ctx: AnalyzeTypeContext) -> Type:
         """Report at a shape annotation, and give the type that mypy would have given."""
-        from .reports import is_dtype
-
         analyser: Any = ctx.api
         if not ctx.type.args:
             return ctx.type  # mypy itself complains
         found: Type = analyser.analyze_type(ctx.type.args[0])
         file = getattr(getattr(analyser, "api", None), "cur_mod_node", None)
-        if not is_dtype(ctx.type.name.rpartition(".")[2]) or not isinstance(file, MypyFile) or file.is_stub:
+        if not isinstance(file, MypyFile) or file.is_stub:
             return found
         try:
+            from .reports import is_dtype
+
+            if not is_dtype(ctx.type.name.rpartition(".")[2]):
+                return found
             report = self.report(file, (ctx.type.line, ctx.type.column), analyser.api)
             return carrying(found, ctx, report.digest) if self.options.fine_grained_incremental else found
         except Exception:  # a learner's mypy run must never fail because of the checker

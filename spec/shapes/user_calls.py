@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 DEPTH = 3  # how far unannotated functions are followed
 FOLLOWED = 200  # and how many of them for one function
 FUNCTIONAL = frozenset(("torch", "torch.nn.functional", "torch.Tensor"))
-KEEPS_LAYER = frozenset(
-    ["to", "eval", "train", "cuda", "cpu", "apply", "float", "double", "half", "requires_grad_", "compile"]
-)
+_KEEPS_LAYER = "to eval train cuda cpu apply float double half compile requires_grad_"
+KEEPS_LAYER = frozenset(_KEEPS_LAYER.split())
 
 
 def argument_lists(run: "Interpreter", node: ast.Call) -> tuple[list[Value], dict[str, Value], bool]:
