@@ -990,7 +990,7 @@ def mirrored_epoch(part: int) -> Callable[[int], list[Batch]]:
     return lambda _: batches
 
 
-def shifted(rows: Int[Tensor, "batch position"]) -> Batch:
+def shifted(rows: Int[Tensor, "batch length"]) -> Batch:
     """Inputs, and what comes next."""
     return rows[:, :-1], rows[:, 1:]
 

@@ -1,0 +1,1 @@
+"""Static tensor shapes: jaxtyping signatures and einops patterns, checked before anything runs."""

@@ -1,0 +1,1 @@
+"""Right code in different styles: the checker is silent on it. Each `demo` runs with sizes that differ."""
