@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spec.kit import catalogue, draw
+from spec.kit import annotated, catalogue, draw
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
@@ -122,7 +122,7 @@ def explain(requirement: Requirement, impl: Implementation) -> list[str]:
     if not log.calls or log.body is None or impl.name.startswith("reference"):
         return []
     try:
-        with _graphs_are_kept():
+        with _graphs_are_kept(), annotated.paused():
             fixed = {name: log.case[name] for name in log.case.keys() - patterns.keys()}
             others = [case | fixed for case in draw.more_cases(patterns, OTHER_CASES)] if patterns else []
             return _explain(requirement, impl, log.body, [log.case, *others])

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from spec import CHAPTERS
-from spec.kit import catalogue
+from spec.kit import annotated, catalogue
 from spec.kit.catalogue import ROOT, Exercise
 from spec.kit.record import Log, built, guarded, offered, watched
 from spec.kit.verdict import Broken, Endless, NotWritten
@@ -221,7 +221,7 @@ class Implementation:
     def module(self, chapter: str) -> ModuleType:
         """The chapter's module, overlaid; raises Broken where it cannot be imported."""
         before = CHAPTERS[: CHAPTERS.index(chapter) + 1] if chapter in CHAPTERS else (chapter,)
-        overlaid = len(self.places) > 1 or isinstance(self.home, MistakePlace)
+        overlaid = len(self.places) > 1 or isinstance(self.home, MistakePlace) or annotated.wanted
         for each in before if overlaid else (chapter,):
             if each not in self._chapters:
                 self._chapters[each] = self._load(each)
@@ -241,6 +241,8 @@ class Implementation:
             except (Exception, SystemExit, Endless) as error:
                 return Broken(_import_story(error, source, chapter))
             if module is not None:
+                if annotated.wanted and source is self.home:
+                    annotated.hold(module)
                 layers.append((source, module))
         if not layers:
             return ModuleType(f"empty_{chapter}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spec import CHAPTERS
-from spec.kit import board, catalogue, draw, isolate, lists, story, watch
+from spec.kit import annotated, board, catalogue, draw, isolate, lists, story, watch
 from spec.kit.catalogue import ROOT
 from spec.kit.plug import Implementation, UnknownPlace
 from spec.kit.verdict import NotOffered
@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--mistakes", action="store_true", help="list all known mistakes with the requirements that reject them"
     )
+    group.addoption("--shapes", action="store_true", help="hold every call to the implementation's own annotations")
     group.addoption("--watch", action="store_true", help="run again on every save")
     group.addoption(
         "--corpus", metavar="PATH", help="the complete works of Shakespeare, a .zip or .txt (or set ATTEST_CORPUS)"
@@ -73,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     chosen = config.option.impl
     draw.options.shrink, draw.options.seed = bool(chosen), config.option.seed
+    annotated.wanted = config.option.shapes
     if not chosen:
         return
     try:
