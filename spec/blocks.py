@@ -325,6 +325,20 @@ def _feed_forward(d_model: int, d_ff: int, gated: bool = False) -> dict[str, tup
     return _linear("up", d_model, d_ff) | gate | _linear("down", d_ff, d_model)
 
 
+@rejects("gate_of_every_activation")
+@for_all(x="batch position d_model", d_ff=axis("d_ff"), activation=ACTIVATIONS, examples=4)
+def test_every_parameter_of_a_network_is_used(impl: Blocks, x: Tensor, d_ff: int, activation: str) -> None:
+    """Every parameter of the feed-forward network gets a gradient, whatever the activation.
+
+    One that gets none is memory and time for nothing, and the count of the model's parameters is a lie.
+
+    Hint: only gated activations (swiglu) have a third matrix.
+    """
+    network = impl.FeedForward(d_model=x.shape[-1], d_ff=d_ff, activation=activation)
+    torch.autograd.backward(network(x).square().sum())
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
 @rejects("heads_cut_to_fit_the_block")
 @for_all(d_model=[5, 7], heads=[2, 3], examples=2)
 def test_a_block_whose_heads_do_not_divide_d_model_is_an_error(impl: Blocks, d_model: int, heads: int) -> None:

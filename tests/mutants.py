@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -60,9 +61,13 @@ def mutants(chapter: str) -> Iterator[Mutant]:
     for name in operator_names():
         if name.endswith(NEED_NAMES):
             continue
-        occurrence = 0
-        while (code := mutate_code(original(chapter), get_operator(name)(), occurrence)) is not None:
-            occurrence += 1
+        for occurrence in count():
+            try:
+                code = mutate_code(original(chapter), get_operator(name)(), occurrence)
+            except AttributeError:  # Cosmic Ray stumbles over an `except` with several types
+                continue
+            if code is None:
+                break
             if code not in seen:
                 seen.add(code)
                 yield Mutant(chapter, name.removeprefix("core/"), code)
@@ -108,7 +113,7 @@ def main(chapters: list[str]) -> None:
     show = Console(highlight=False, soft_wrap=True)
     for chapter in chapters or CHAPTERS:
         catalogue.requirements(chapter)
-        count, running = Counter[str](), dict[int, Mutant]()
+        results, running = Counter[str](), dict[int, Mutant]()
         queue = list(mutants(chapter))
         with tempfile.TemporaryDirectory() as scratch, Progress(console=show) as progress:
             task = progress.add_task(chapter, total=len(queue))
@@ -118,15 +123,15 @@ def main(chapters: list[str]) -> None:
                     code = os.waitstatus_to_exitcode(status)
                     result = (KILLED, SURVIVED, NO_CODE)[code] if code >= 0 else KILLED
                     done = running.pop(child)
-                    count[result] += 1
+                    results[result] += 1
                     progress.advance(task)
                     if result == SURVIVED:
                         show.print(f"[bold]{chapter}[/bold] {done.operator}", markup=True)
                         show.print(done.difference, markup=False)
                 if mutant is not None:
                     running[judge(mutant, Path(scratch) / f"reference_{number}")] = mutant
-        judged = count[KILLED] + count[SURVIVED]
-        show.print(f"{chapter}: {count[KILLED]} of {judged} killed, {count[NO_CODE]} cannot be imported")
+        judged = results[KILLED] + results[SURVIVED]
+        show.print(f"{chapter}: {results[KILLED]} of {judged} killed, {results[NO_CODE]} cannot be imported")
 
 
 if __name__ == "__main__":

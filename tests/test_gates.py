@@ -40,6 +40,12 @@ def test_sentences_and_names_are_unique() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
+def test_no_two_mistakes_have_one_name() -> None:
+    """`--impl=mistake:NAME` names one, whatever its chapter."""
+    names = [name for chapter in CHAPTERS for name in catalogue.mistakes(chapter)]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_every_exercise_has_a_requirement() -> None:
     """What the curriculum names is held to something."""
     used = {name for requirement in REQUIREMENTS for name in requirement.uses}

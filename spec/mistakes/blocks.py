@@ -292,6 +292,15 @@ class bends_after_the_second_layer(FeedForward):  # noqa: N801
 
 
 @instead_of(FeedForward)
+class gate_of_every_activation(FeedForward):  # noqa: N801
+    """There is a gate for every activation, and most do not use it. Make it where the activation is gated."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str = "gelu", dropout: float = 0.0) -> None:
+        super().__init__(d_model, d_ff, activation, dropout)
+        self.spare = nn.Linear(d_model, d_ff)
+
+
+@instead_of(FeedForward)
 class gelu_always(FeedForward):  # noqa: N801
     """The activation is taken as an argument, and GELU is used all the same."""
 
