@@ -709,20 +709,3 @@ def test_short_stream_errors_name_the_numbers(impl: Data) -> None:
     Hint: an f-string with `len(stream)` and `length`.
     """
     assert refuses(lambda: impl.sequences(torch.arange(23), 41), 23)
-
-
-@robust
-@rejects("minus_one_is_decoded_as_the_last", "no_room_for_the_unknown_token", "shares_beyond_the_whole")
-def test_data_errors_name_the_numbers(impl: Data) -> None:
-    """Ids that stand for nothing, a vocabulary without room and a share beyond the whole are errors with the number.
-
-    Python counts −1 from the end, so that a wrong id gives a word and no complaint.
-
-    Hint: `if not 0 <= id < len(self): raise IndexError(f"…{id}…")`
-    """
-    vocabulary = impl.Vocabulary(["to", "be", "or", "not"])
-    for id in (-1, 5):
-        assert refuses(lambda id=id: vocabulary.decode(torch.tensor([1, id])), id)  # type: ignore[misc]
-    assert refuses(lambda: impl.Vocabulary(["to"], max_size=0), 0)
-    for fraction in (-0.25, 1.25):
-        assert refuses(lambda f=fraction: impl.train_validation_split(torch.arange(8), f), fraction)  # type: ignore[misc]

@@ -672,4 +672,3 @@ def test_position_errors_name_the_numbers(impl: Positions) -> None:
     assert refuses(lambda: impl.sinusoidal_positions(5, 7), 7)
     assert refuses(lambda: learned(17), 13)
     assert refuses(lambda: learned(4, offset=11), 13)
-    assert refuses(lambda: learned(4, offset=-1), -1)

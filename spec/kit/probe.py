@@ -69,7 +69,7 @@ def gradients_are_derivatives(function: Callable[..., Tensor], *inputs: Tensor) 
     return True
 
 
-def refuses(call: Callable[[], object], *numbers: float) -> bool:
+def refuses(call: Callable[[], object], *numbers: int) -> bool:
     """Whether the call ends in a clear error: any exception but NotImplementedError, its message naming the numbers."""
     try:
         call()

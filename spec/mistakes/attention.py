@@ -389,13 +389,6 @@ def keys_are_returned(
 
 
 @instead_of(attention)
-def cuts_to_fit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """Sizes that do not fit are cut to the smaller one. That hides the error that made them differ."""
-    d_k, keys = min(q.shape[-1], k.shape[-1]), min(k.shape[-2], v.shape[-2])
-    return attention(q[..., :d_k], k[..., :keys, :d_k], v[..., :keys, :], mask, bias)
-
-
-@instead_of(attention)
 def hides_by_zero_values(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:

@@ -385,15 +385,6 @@ class hidden_layer_of_d_model(FeedForward):  # noqa: N801
 
 
 @instead_of(FeedForward)
-class misspelt_activation_is_gelu(FeedForward):  # noqa: N801
-    """An activation that does not exist becomes GELU without a word. It is an error."""
-
-    def __init__(self, d_model: int, d_ff: int, activation: str = "gelu", dropout: float = 0.0) -> None:
-        known = activation if activation in ("relu", "gelu", "gelu_tanh", "swiglu") else "gelu"
-        super().__init__(d_model, d_ff, known, dropout)
-
-
-@instead_of(FeedForward)
 class network_drops_in_evaluation(FeedForward):  # noqa: N801
     """The network's dropout stays on in evaluation: `F.dropout` needs `training=self.training`."""
 
@@ -550,16 +541,6 @@ class norms_the_sublayer_alone(_Block):  # noqa: N801
     def _around(self, x: Tensor, sublayer: Any, norm: nn.Module) -> Tensor:
         out: Tensor = super()._around(x, sublayer, norm) if self.pre else x + norm(self.dropout(sublayer(x)))
         return out
-
-
-@instead_of(DecoderBlock)
-class misspelt_norm_is_post(DecoderBlock):  # noqa: N801
-    """A norm order that does not exist becomes "post" without a word. It is an error."""
-
-    def __init__(
-        self, d_model: int, heads: int, d_ff: int, dropout: float = 0.0, norm: str = "pre", rotary: bool = False
-    ) -> None:
-        super().__init__(d_model, heads, d_ff, dropout, "pre" if norm == "pre" else "post", rotary)
 
 
 @instead_of(DecoderBlock)

@@ -662,26 +662,3 @@ def reversal_ignores_the_generator(
 def reversal_alike_every_time(batch: int, half: int, vocab: int, generator: torch.Generator | None = None) -> Tensor:
     """A seed is written into the function, so the same sequences come every time. Training needs fresh ones."""
     return reversal_sequences(batch, half, vocab, torch.Generator().manual_seed(0))
-
-
-@instead_of(Vocabulary)
-class minus_one_is_decoded_as_the_last(Vocabulary):  # noqa: N801
-    """An id of −1 is decoded as the last token: Python counts it from the end. It stands for nothing."""
-
-    def decode(self, ids: Tensor) -> list[str]:
-        """Whatever the list has there."""
-        return [self._tokens[id] for id in ids.tolist()]
-
-
-@instead_of(Vocabulary)
-class no_room_for_the_unknown_token(Vocabulary):  # noqa: N801
-    """A vocabulary of size 0 is made all the same. The unknown token needs a place."""
-
-    def __init__(self, tokens: list[str], max_size: int | None = None) -> None:
-        super().__init__(tokens, max_size if max_size is None else max(max_size, 1))
-
-
-@instead_of(train_validation_split)
-def shares_beyond_the_whole(stream: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """A share of more than 1 or less than 0 is cut to fit, so that a misplaced percent gives an empty training part."""
-    return train_validation_split(stream, min(max(fraction, 0.0), 1.0))

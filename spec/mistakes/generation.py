@@ -721,17 +721,6 @@ class forgets_what_it_held(KVCache):
 
 
 @instead_of(generate)
-def settings_are_not_checked(
-    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
-) -> Tensor:  # fmt: skip
-    """A negative temperature and a top_k of nothing are taken as they come. They are errors: nobody means them."""
-    top_k = None if top_k is not None and top_k < 1 else top_k
-    top_p = None if top_p is not None and not 0 < top_p <= 1 else top_p
-    return generate(model, prompt, steps, abs(temperature), top_k, top_p, generator, cache)
-
-
-@instead_of(generate)
 def writing_remembers_the_graph(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Autograd is on while text is written: each step is kept for a backward pass. `@torch.no_grad()` turns it off."""
     forward = model.forward
