@@ -1,0 +1,100 @@
+"""How often the diagnosis names a mistake: `python -m tests.benchmarks.naming [CHAPTER …]`.
+
+Each mistake runs as a learner's implementation. What counts is what the learner's screen says: the first requirement
+that fails, and the names that it shows with it. A name is right where it is the mistake's own; others beside it are
+mistakes that no call of that requirement tells from it.
+"""
+
+import os
+import sys
+import warnings
+from collections import Counter
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from spec import CHAPTERS
+from spec.kit import board, catalogue, draw, story
+from spec.kit.catalogue import ROOT, Mistake
+from spec.kit.plug import Implementation
+from spec.kit.trial import attempt, fixtures_of
+from spec.kit.verdict import CannotCheck
+
+OWN, BESIDE, OTHER, NONE = "its own name alone", "its own name beside others", "other names", "no name"
+WORKERS = os.cpu_count() or 1
+
+
+def named(mistake: Mistake) -> list[str] | None:
+    """The names on the screen of a learner who made it; None where its chapter's core lets it pass."""
+    impl = Implementation(f"mistake:{mistake.name}", ROOT)
+    stories: list[story.Story] = []
+    failed: story.Story | None = None
+    requirements = catalogue.requirements(mistake.chapter).values()
+    for requirement in sorted(requirements, key=lambda each: each.robust):
+        if fixtures_of(requirement.function):
+            continue
+        impl.log.seconds = 10
+        error = attempt(requirement, impl)
+        wrong = error is not None and not isinstance(error, CannotCheck)
+        told = story.tell(requirement, impl, error, name=wrong and failed is None)
+        stories.append(told)
+        failed = failed or (told if told.state == story.UNMET else None)
+    if failed is None:
+        return None
+    return [text.rpartition("(")[2].rstrip(")") for text in board.suspected(failed, stories)]
+
+
+def verdict(mistake: Mistake) -> str:
+    """One of the four, or that nothing failed."""
+    names = named(mistake)
+    if names is None:
+        return "passes"
+    if mistake.name in names:
+        return OWN if len(names) == 1 else BESIDE
+    return OTHER if names else NONE
+
+
+def judged(mistakes: list[Mistake], chapter: str) -> dict[str, str]:
+    """{mistake: verdict}, by forked processes; one that dies has no verdict."""
+    pipes = []
+    for worker in range(WORKERS):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            for mistake in mistakes[worker::WORKERS]:
+                os.write(writer, f"{mistake.name}\t{verdict(mistake)}\n".encode())
+            os._exit(0)
+        os.close(writer)
+        pipes.append(os.fdopen(reader))
+    found = {}
+    for line in track((line for pipe in pipes for line in pipe), chapter, total=len(mistakes)):
+        name, _, said = line.strip().partition("\t")
+        found[name] = said
+    for _ in pipes:
+        os.wait()
+    return found
+
+
+def main(chapters: list[str]) -> None:
+    """Prints the table, and the mistakes that are not named."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    draw.options.shrink = True
+    show = Console(highlight=False, soft_wrap=True)
+    table = Table("chapter", "mistakes", OWN, BESIDE, OTHER, NONE)
+    total: Counter[str] = Counter()
+    for chapter in chapters or CHAPTERS:
+        found = judged(list(catalogue.mistakes(chapter).values()), chapter)
+        count = Counter(found.values())
+        total += count
+        table.add_row(chapter, str(len(found)), *(str(count[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
+        for name, said in found.items():
+            if said not in (OWN, BESIDE):
+                show.print(f"  {name}: {said}")
+    table.add_row("all", str(total.total()), *(str(total[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
+    show.print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
