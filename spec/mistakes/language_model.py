@@ -567,3 +567,11 @@ class asks_the_tokens(DecoderLM):
         if tokens.max() >= self.tokens.num_embeddings:
             raise IndexError(f"token {int(tokens.max())} is outside a vocabulary of {self.tokens.num_embeddings}")
         return super().forward(tokens, cache)
+
+
+@instead_of(DecoderLM)
+class unties_by_default(DecoderLM):
+    """The head has a matrix of its own unless one asks for tying. It is tied unless one declines it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"tie": False} | kwargs)
