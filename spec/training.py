@@ -460,7 +460,7 @@ def test_the_rate_falls_along_half_a_cosine(impl: Training, warmup: int, floor: 
 @rejects("warmup_0_divides_by_0", "whole_cosine", "cosine_rises_again", "floor_is_ignored")
 @for_all(warmup=[0, 4], floor=[0.0, 0.2])
 def test_the_rate_stays_at_the_floor(impl: Training, warmup: int, floor: float) -> None:
-    """From `total` on the rate is the floor.
+    """From `total` on the rate is the floor, which is 0 where none is given.
 
     A cosine would rise again: whoever trains a little longer than planned would lose what was learned.
 
@@ -468,6 +468,7 @@ def test_the_rate_stays_at_the_floor(impl: Training, warmup: int, floor: float) 
     """
     rate = [impl.warmup_cosine(step, 1.0, warmup, 20, floor) for step in range(20, 45)]
     assert rate == pytest.approx([floor] * 25)
+    assert impl.warmup_cosine(30, 1.0, warmup, 20) == pytest.approx(0, abs=1e-12)
 
 
 @rejects("warmup_0_divides_by_0")
