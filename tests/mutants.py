@@ -1,7 +1,8 @@
 """Mechanical mutants of the reference against the specification: `python -m tests.mutants [CHAPTER …]`.
 
 Cosmic Ray makes the mutants, one changed operator, number, comparison or constant each; a forked process holds each to
-the requirements of its own chapter. What survives is printed: it asks for a requirement, or is right as well.
+the requirements of its own chapter. What survives is printed: it asks for a requirement, or for a reason to be spared
+(`tests/spared.py`).
 """
 
 import os
@@ -29,10 +30,11 @@ from spec.kit.catalogue import ROOT
 from spec.kit.plug import Implementation
 from spec.kit.trial import attempt, fixtures_of
 from spec.kit.verdict import Broken, CannotCheck
+from tests.spared import reason
 
 NEED_NAMES = ("VariableReplacer", "VariableInserter")  # they put in names that the run has to choose
 WORKERS, SECONDS = os.cpu_count() or 1, 120
-KILLED, SURVIVED, NO_CODE = "killed", "survived", "cannot be imported"
+KILLED, SURVIVED, NO_CODE, SPARED = "killed", "survived", "cannot be imported", "spared"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def main(chapters: list[str]) -> None:
                     code = os.waitstatus_to_exitcode(status)
                     result = (KILLED, SURVIVED, NO_CODE)[code] if code >= 0 else KILLED
                     done = running.pop(child)
+                    if result == SURVIVED and reason(chapter, done.difference):
+                        result = SPARED
                     results[result] += 1
                     progress.advance(task)
                     if result == SURVIVED:
@@ -130,8 +134,7 @@ def main(chapters: list[str]) -> None:
                         show.print(done.difference, markup=False)
                 if mutant is not None:
                     running[judge(mutant, Path(scratch) / f"reference_{number}")] = mutant
-        judged = results[KILLED] + results[SURVIVED]
-        show.print(f"{chapter}: {results[KILLED]} of {judged} killed, {results[NO_CODE]} cannot be imported")
+        show.print(f"{chapter}: {', '.join(f'{results[what]} {what}' for what in (KILLED, SPARED, SURVIVED, NO_CODE))}")
 
 
 if __name__ == "__main__":

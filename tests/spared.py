@@ -1,0 +1,93 @@
+"""Mutants of the reference that no requirement has to kill, and why: (chapter, piece of the changed line, reason).
+
+A piece that begins with `+` is one of the line after the change.
+"""
+
+UNTOLD = "the curriculum leaves open what happens to such an argument"
+ANYWAY = "a line later it is an error all the same"
+SAME = "the same for every value that can occur"
+START = "start values are a matter of the whole model, whose first loss is measured"
+CACHE = "without a cache the offset is 0; chapter generation kills it"
+WORDING = "the wording of a message"
+DEFAULT = "the curriculum gives Settings no defaults"
+BESIDE = "further entries beside those that are due are free"
+
+SPARED = [
+    ("positions", "0.02 * torch.randn(max_length", START),
+    ("positions", "if offset < 0 or", UNTOLD),
+    ("positions", "base: float = 10000.0", "less than the tolerance"),
+    ("positions", "if d_k % 2", ANYWAY),
+    ("masks", "if window < 1", UNTOLD),
+    ("masks", "(back >= 0) & (back < window)", SAME),
+    ("heads", "if context is not None and cache is not None", UNTOLD),
+    ("heads", "if (d_k is None or d_v is None) and", UNTOLD),
+    ("heads", "if rotary and d_k % 2", ANYWAY),
+    ("heads", "offset = 0 if cache is None", "rotary positions are known by their distances alone"),
+    ("blocks", '+if activation is "swiglu"', SAME),
+    ("blocks", '+if activation >= "swiglu"', SAME),
+    ("blocks", '+norm is "pre"', SAME),
+    ("blocks", '+norm >= "pre"', SAME),
+    ("data", "tokens is too short for length", WORDING),
+    ("data", "if token != self.UNKNOWN", "the unknown token sorts before every word that occurs"),
+    ("data", "not 0 <= id < len(self)", UNTOLD),
+    ("data", "not 0 <= fraction <= 1", UNTOLD),
+    ("data", "max_size < 1", UNTOLD),
+    ("data", "first.flip(-1)", "a batch of rows has two axes"),
+    ("generation", "+temperature <= 0", SAME),
+    ("generation", "not 0 < top_p <= 1", UNTOLD),
+    ("generation", "if temperature < 0", UNTOLD),
+    ("generation", "top_k < 1", UNTOLD),
+    ("generation", "+window.shape[1] != tokens.shape[1]", SAME),
+    ("generation", "+window.shape[1] is not tokens.shape[1]", SAME),
+    ("generation", "while len(self._layers) <= number", "layers are asked for in order"),
+    ("generation", "+before > top_p", "a sum of probabilities meets p exactly only by chance of rounding"),
+    ("generation", "dim=-2), torch.cat([self._held[1]", "held keys have four axes"),
+    ("generation", "self.length = key.shape[-2]", "held keys have four axes"),
+    ("generation", "argmax(-1", "the logits of one position have two axes"),
+    ("generation", ".softmax(-1)", "the logits of one position have two axes"),
+    ("generation", "likely.cumsum(-1)", "the logits of one position have two axes"),
+    ("generation", "order.gather(-1, rank)", "the logits of one position have two axes"),
+    ("language_model", "+offset |", CACHE),
+    ("language_model", "+offset ^", CACHE),
+    ("language_model", '+self.scheme >= "sinusoidal"', SAME),
+    ("language_model", '+ is "', SAME),
+    ("language_model", '+self.scheme > "alibi"', SAME),
+    ("language_model", '+self.scheme is not "alibi"', SAME),
+    ("language_model", "if parameter.ndim > 1", START),
+    ("language_model", "@property", "a Protocol's property, for mypy alone"),
+    ("training", "run.step + 1, settings.steps + 1", SAME),
+    ("training", "matrices = {p for p in model.parameters() if p.ndim >= 2} - tables", SAME),
+    ("training", "if step % settings.evaluate_every == 0 or step == settings.steps", BESIDE),
+    ("training", "+run.position <= 0", SAME),
+    ("training", "+logits.dtype is torch.float64", SAME),
+    ("training", "+targets > IGNORE", "other targets are token ids, which are not negative"),
+    ("training", "torch.cuda", "random state of a GPU, which this run has none of"),
+    ("training", 'if state["cuda"]', "random state of a GPU, which this run has none of"),
+    ("training", "fused=True", "speed alone"),
+    ("training", "mkdir(parents=True", UNTOLD),
+    ("training", "isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)", SAME),
+    ("training", '"train", disable=None, leave=False, delay=1', "the progress bar's look"),
+    ("training", "except (pickle.UnpicklingError", "which error torch raises depends on the kind of damage"),
+    ("training", "    steps: int =", DEFAULT),
+    ("training", "    peak: float =", DEFAULT),
+    ("training", "    warmup: int =", DEFAULT),
+    ("training", "-    floor: float =", DEFAULT),
+    ("training", "    weight_decay: float =", DEFAULT),
+    ("training", "    max_norm: float | None =", DEFAULT),
+    ("training", "    evaluate_every: int =", DEFAULT),
+    ("training", "    resume: bool =", DEFAULT),
+    ("training", "    seed: int =", DEFAULT),
+    ("training", "_summed_loss(logits: Tensor, targets: Tensor, ignore: int = IGNORE, label_smoothing", SAME),
+    ("training", "+if step < 0", ANYWAY),
+]
+
+
+def reason(chapter: str, difference: str) -> str | None:
+    """Why a mutant with this difference may live; None where it may not."""
+    removed = [line for line in difference.splitlines() if line.startswith("-")]
+    added = [line for line in difference.splitlines() if line.startswith("+")]
+    for where, piece, why in SPARED:
+        lines = added if piece.startswith("+") else removed
+        if where == chapter and any(piece.removeprefix("+") in line for line in lines):
+            return why
+    return None
