@@ -158,6 +158,9 @@ def watched(
             raise
         finally:
             log.depth -= 1
+        if isinstance(result, Iterator):
+            entry.result = entry.live = []
+            return _overheard(result, entry, inside, log)
         entry.result, entry.live = _snapshot(result), result
         try:
             _unchanged(name, before)
@@ -169,6 +172,23 @@ def watched(
         return result
 
     return call
+
+
+def _overheard(items: Iterator[Any], entry: Call, inside: str, log: Log) -> Iterator[Any]:
+    """The items as they are asked for, each under the time limit; they are what the call has returned."""
+    while True:
+        log.depth += 1
+        try:
+            item = guarded(entry.name, inside, log, lambda: next(items))
+        except StopIteration:
+            return
+        except BaseException as error:
+            entry.error = error
+            raise
+        finally:
+            log.depth -= 1
+        entry.result.append(_snapshot(item))
+        yield item
 
 
 def built(
