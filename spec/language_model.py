@@ -555,6 +555,7 @@ def test_equal_weights_give_equal_logits(impl: LanguageModel, positions: str, no
     assert_close(logits, nearer, atol=1e-4, rtol=1e-4)
 
 
+@robust
 @same_weights
 @rejects("tied_head_is_due_in_the_state")
 def test_a_tied_state_may_name_the_head_or_not(impl: LanguageModel) -> None:

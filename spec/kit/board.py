@@ -111,7 +111,7 @@ def screen(stories: Sequence[Story], config: pytest.Config) -> RenderableType:
     if todo:
         parts += [*_next(_most_useful(todo), ranked, config), ""]
     else:
-        parts += [_all_done(ranked, place, config), ""]
+        parts += [*_all_done(ranked, place, config), ""]
     return Group(*(part if isinstance(part, Line) else Padding(part, (0, 0, 0, 2)) for part in parts))
 
 
@@ -241,20 +241,21 @@ def plain(requirement: Requirement, story: Story) -> str:
     return render(Group(*_body(requirement, story), last), colour=False)
 
 
-def _all_done(stories: Sequence[Story], place: str, config: pytest.Config) -> RenderableType:
+def _all_done(stories: Sequence[Story], place: str, config: pytest.Config) -> list[RenderableType]:
     counted = [s for s in stories if s.state not in NOT_COUNTED]
     if not counted:
-        return Text("Nothing was checked.", "yellow")
+        return [Text("Nothing was checked.", "yellow")]
     chapters = list(dict.fromkeys(story.chapter for story in stories))
-    open_stars = [s for s in counted if s.robust and s.state != MET]
-    lines = Text("Every requirement holds", "bold green")
-    lines.append(f" in {', '.join(chapters)}.\n" if len(chapters) < 4 else ".\n", "green")
+    stars = sum(s.robust and s.state != MET for s in counted)
+    inside = f" in {', '.join(chapters)}" if len(chapters) < 4 else ""
+    lines: list[RenderableType] = [Text.assemble(("Every requirement holds", "bold green"), (f"{inside}.", "green"))]
     following = [c for c in CHAPTERS if CHAPTERS.index(c) > CHAPTERS.index(chapters[-1])]
+    command = f"pytest --impl={place}"
     if len(chapters) < len(CHAPTERS) and following:
-        lines.append(f"Next chapter:       pytest --impl={place} spec/{following[0]}.py\n")
-    if open_stars:
-        lines.append(f"{len(open_stars)} stars are open: pytest --impl={place} --level=robust\n")
+        lines.append(Line("Next chapter:     ", f"{command} spec/{following[0]}.py"))
+    if stars:
+        lines.append(Line(f"{stars} {'star is' if stars == 1 else 'stars are'} open:", f"{command} --level=robust"))
     if len(chapters) == len(CHAPTERS):
-        lines.append(f"Train it for real:  pytest --impl={place} -m shakespeare\n")
-        lines.append(f"Check its shapes:   mypy {place.partition('+')[0]}\n")
+        lines.append(Line("Train it for real:", f"{command} -m shakespeare"))
+        lines.append(Line("Check its shapes: ", f"mypy {place.partition('+')[0]}"))
     return lines
