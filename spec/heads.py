@@ -512,19 +512,6 @@ def test_rotary_heads_see_order(impl: Heads, x: Tensor, heads: int) -> None:
 
 
 @same_weights
-@rejects("no_biases_by_default")
-def test_projections_have_biases_by_default(impl: Heads) -> None:
-    """Without a word about it, all four projections have a bias, as in torch.
-
-    Source: the curriculum's signature, `bias=True`.
-
-    Hint: `bias: bool = True`, and `nn.Linear(…, bias=bias)`.
-    """
-    count = sum(parameter.numel() for parameter in impl.MultiHeadAttention(d_model=6, heads=2).parameters())
-    assert count == 4 * (6 * 6 + 6)
-
-
-@same_weights
 @rejects("d_k_is_ignored", "values_have_the_size_of_queries")
 @for_all(x="batch query d_model", heads=[2, 3], d_k=axis("d_k"), d_v=axis("d_v"), bias=[True, False], examples=6)
 def test_four_matrices_have_their_shapes(impl: Heads, x: Tensor, heads: int, d_k: int, d_v: int, bias: bool) -> None:

@@ -21,6 +21,7 @@ SPARED = [
     ("masks", "(back >= 0) & (back < window)", SAME),
     ("heads", "if context is not None and cache is not None", UNTOLD),
     ("heads", "if (d_k is None or d_v is None) and", UNTOLD),
+    ("heads", "bias: bool = True", "an attention without biases is as right"),
     ("heads", "if rotary and d_k % 2", ANYWAY),
     ("heads", "offset = 0 if cache is None", "rotary positions are known by their distances alone"),
     ("blocks", '+if activation is "swiglu"', SAME),

@@ -31,7 +31,7 @@ def _own(name: str, names: Mapping[str, str]) -> str:
 
 
 def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads canonical weights. Raises CannotCheck where the names are others, AssertionError where shapes differ."""
+    """Loads canonical weights. Raises CannotCheck where names differ, AssertionError where shapes or the number do."""
     if "same_weights" in getattr(sys.modules.get(type(module).__module__), "UNSUPPORTED", ()):
         raise CannotCheck("cannot be checked: UNSUPPORTED names same_weights")
     names = _own_names(module)
@@ -43,9 +43,12 @@ def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             raise AssertionError(_shapes(module, own)) from None
         raise
     parameters = dict(module.named_parameters())
-    missing = [name for name in left.missing_keys if name in parameters and name != "head.weight"]
+    learned = [name for name in left.missing_keys if name in parameters and parameters[name].requires_grad]
+    missing = [name for name in learned if name != "head.weight"]
     unknown = [name for name in left.unexpected_keys if name != "head.weight"]
-    if missing or unknown:
+    if missing and not unknown:
+        raise AssertionError(f"{type(module).__name__} has more parameters than are due: {', '.join(missing)}")
+    if unknown:
         raise CannotCheck(_how_to_map(module, missing, unknown))
 
 

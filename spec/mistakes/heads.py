@@ -570,11 +570,3 @@ class output_keeps_its_bias(MultiHeadAttention):  # noqa: N801
     def __init__(self, d_model: int, heads: int, d_k: int | None = None, d_v: int | None = None, **rest: Any) -> None:
         super().__init__(d_model, heads, d_k, d_v, **rest)
         self.output = nn.Linear(self.output.in_features, d_model)
-
-
-@instead_of(MultiHeadAttention)
-class no_biases_by_default(MultiHeadAttention):  # noqa: N801
-    """The projections have no bias unless one asks for it. They have one unless one declines it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"bias": False} | kwargs)
