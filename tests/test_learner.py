@@ -164,3 +164,27 @@ def test_options_that_are_not_offered_do_not_count(tmp_path: Path) -> None:
     run = learner(f"--impl={file}", ATTENTION)
     assert run.status == 0
     assert "Not offered" in run.screen
+
+
+NOTES = """
+import torch
+from reference.generation import KVCache, generate as right
+
+def generate(model, prompt, steps, *args, **kwargs):
+    with open({file!r}, "a") as notes:
+        notes.write(f"{{torch.rand(()).item()}} ")
+    return right(model, prompt, steps, *args, **kwargs)
+"""
+
+
+def test_random_numbers_do_not_depend_on_what_ran_before(tmp_path: Path) -> None:
+    """A requirement meets the same global random numbers alone and after others."""
+    seen = []
+    for number, words in enumerate(("ignores_chance", "prompt_comes_first or ignores_chance")):
+        notes = tmp_path / f"notes{number}"
+        file = tmp_path / f"mine{number}.py"
+        file.write_text(NOTES.format(file=str(notes)))
+        assert learner(f"--impl={file}", "spec/generation.py", "-k", words).status == 0
+        seen.append(notes.read_text().split())
+    assert len(seen[1]) > len(seen[0])
+    assert seen[1][-len(seen[0]) :] == seen[0]

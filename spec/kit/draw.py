@@ -215,10 +215,15 @@ def case_of(patterns: dict[str, Any], sizes: dict[str, int], choose: Sequence[in
     return case
 
 
-def run_case(log: Log, body: Callable[..., None], case: dict[str, Any], impl: Any) -> None:
-    """One case from a clean start: nothing of the case before is left, and the random numbers are its own."""
+def begin(log: Log, body: Callable[..., None], case: dict[str, Any]) -> None:
+    """An empty log, and global random numbers that do not depend on what ran before."""
     torch.default_generator.manual_seed(zlib.crc32(repr((body.__qualname__, options.seed)).encode()))
     log.begin(body, case)
+
+
+def run_case(log: Log, body: Callable[..., None], case: dict[str, Any], impl: Any) -> None:
+    """One case from a clean start: nothing of the case before is left, and the random numbers are its own."""
+    begin(log, body, case)
     body(impl, **{name: value.clone() if isinstance(value, Tensor) else value for name, value in case.items()})
 
 

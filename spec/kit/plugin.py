@@ -149,7 +149,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     patience = pyfuncitem.get_closest_marker("patience")
     usual = tested.log.seconds
     tested.log.seconds = patience.args[0] if patience else usual
-    tested.log.begin(pyfuncitem.function, {})
+    draw.begin(tested.log, pyfuncitem.function, {})
     try:
         return (yield)
     except NotOffered as option:
