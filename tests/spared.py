@@ -69,7 +69,6 @@ SPARED = [
     ("training", "isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)", SAME),
     ("training", '"train", disable=None, leave=False, delay=1', "the progress bar's look"),
     ("training", "except (pickle.UnpicklingError", "which error torch raises depends on the kind of damage"),
-    ("training", "    steps: int =", DEFAULT),
     ("training", "    peak: float =", DEFAULT),
     ("training", "    warmup: int =", DEFAULT),
     ("training", "-    floor: float =", DEFAULT),

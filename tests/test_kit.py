@@ -1,6 +1,7 @@
 """The small parts of the machinery, each held to its word."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from spec.kit.catalogue import ROOT, exercises
 from spec.kit.limit import limit
 from spec.kit.plug import Implementation, UnknownPlace, place
 from spec.kit.probe import lower_triangle, refuses, who_sees_whom
-from spec.kit.record import Call, Log, guarded
+from spec.kit.record import Call, Log, guarded, watched
 from spec.kit.returns import check
 from spec.kit.story import picture
 from spec.kit.verdict import CannotCheck, Endless, Misbehaved
@@ -203,3 +204,20 @@ def test_a_mistake_reaches_later_chapters() -> None:
     assert torch.equal(wrong.attention(q, q, q, bias=bias), wrong.attention(q, q, q))
     right = Implementation("reference", ROOT)
     assert not torch.equal(right.attention(q, q, q, bias=bias), right.attention(q, q, q))
+
+
+def test_what_an_iterator_gives_is_what_the_call_returned() -> None:
+    """Item by item as it is asked for, and the error that ends it."""
+
+    def two_and_an_error() -> Iterator[int]:
+        yield from (1, 2)
+        raise ValueError("no third")
+
+    log = Log()
+    given = watched("batches", two_and_an_error, None, "", log)()
+    assert next(given) == 1
+    assert log.calls[-1].result == [1]
+    with pytest.raises(ValueError, match="no third"):
+        list(given)
+    assert log.calls[-1].result == [1, 2]
+    assert isinstance(log.calls[-1].error, ValueError)
