@@ -271,6 +271,23 @@ def test_feed_forward_bends(impl: Blocks, x: Tensor, activation: str) -> None:
     assert not torch.allclose(network(x) + network(-x), 2 * network(x * 0), atol=1e-3)
 
 
+@rejects("swiglu_without_a_gate", "swiglu_adds_the_gate", "swiglu_by_a_sigmoid")
+@for_all(x="batch position d_model", activation=ACTIVATIONS, examples=8)
+def test_only_a_gated_network_grows_with_the_square(impl: Blocks, x: Tensor, activation: str) -> None:
+    """Far from 0, an input twice as large gives twice the output, and with swiglu four times.
+
+    A gate is multiplied with what it lets through, and both grow with the input; ReLU and GELU only bend it.
+
+    Source: Shazeer 2020, equation 6.
+
+    Hint: swiglu has two layers up: silu(gate(x)) · up(x).
+    """
+    network = perturb(impl.FeedForward(d_model=x.shape[-1], d_ff=16, activation=activation)).double().eval()
+    far = 1e6 * x.double()
+    growth = network(2 * far).norm() / network(far).norm()
+    assert_close(growth.float(), torch.tensor(4.0 if activation == "swiglu" else 2.0), atol=1e-3, rtol=1e-3)
+
+
 @same_weights
 @rejects(
     "bend_is_forgotten",

@@ -348,6 +348,15 @@ class swiglu_by_a_sigmoid(FeedForward):  # noqa: N801
 
 
 @instead_of(FeedForward)
+class swiglu_without_a_gate(FeedForward):  # noqa: N801
+    """Swiglu is a bend alone, silu(up(x)). It has a third layer, the gate: silu(gate(x)) · up(x)."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str = "gelu", dropout: float = 0.0) -> None:
+        super().__init__(d_model, d_ff, activation, dropout)
+        self.gate = None
+
+
+@instead_of(FeedForward)
 class swiglu_adds_the_gate(FeedForward):  # noqa: N801
     """In swiglu gate and up are added. They are multiplied: that is what a gate does."""
 
