@@ -135,13 +135,27 @@ def requirement(function: Callable[..., None]) -> Requirement:
 
 
 def _used(body: Callable[..., None]) -> tuple[str, ...]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
-    used = [
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "impl"
-    ]
-    return tuple(name for name in dict.fromkeys(used) if exercise(name))
+    """The exercises that a requirement calls, itself or in the helpers that it hands the implementation to."""
+    names: dict[str, None] = {}
+    waiting, seen = [inspect.unwrap(body)], set[Callable[..., None]]()
+    while waiting:
+        function = waiting.pop(0)
+        seen.add(function)
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "impl":
+                names[node.attr] = None
+            if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "impl" for a in node.args):
+                helper = _named(node.func, function.__globals__)
+                if inspect.isfunction(helper) and helper.__module__.startswith("spec.") and helper not in seen:
+                    waiting.append(helper)
+    return tuple(name for name in names if exercise(name))
+
+
+def _named(node: ast.expr, names: dict[str, Any]) -> Any:
+    """What `helper` or `module.helper` stands for."""
+    if isinstance(node, ast.Attribute):
+        return getattr(_named(node.value, names), node.attr, None)
+    return names.get(node.id) if isinstance(node, ast.Name) else None
 
 
 @dataclass(frozen=True)

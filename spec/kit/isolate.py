@@ -25,6 +25,7 @@ from spec.kit.plug import Implementation
 
 GONE, HUNG = "gone", "hung"
 SILENCE = 30.0  # seconds by the clock that a child may always take, however busy the machine
+LAUNCH = 300.0  # of computing, for processes of their own to start and to answer
 
 
 def register(config: pytest.Config) -> None:
@@ -155,7 +156,8 @@ class _Child:
 
 def _patience(item: pytest.Item) -> float:
     mark = item.get_closest_marker("patience")
-    return float(mark.args[0]) if mark else limit.CALL_SECONDS
+    seconds = float(mark.args[0]) if mark else limit.CALL_SECONDS
+    return seconds + (LAUNCH if item.get_closest_marker("multi_gpu") else 0)
 
 
 def _send(pipe: IO[bytes], message: Any) -> None:

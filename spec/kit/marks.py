@@ -28,3 +28,15 @@ def same_weights(test: Test) -> Test:
 def patience(seconds: float) -> Callable[[Test], Test]:
     """How long one call into the implementation may compute; for the few that train."""
     return pytest.mark.patience(seconds)
+
+
+def one_device(test: Test) -> Test:
+    """Runs on the device that `--devices` names, where -m gpu asks for it; gets it as `device`."""
+    marked: Test = pytest.mark.gpu(test)
+    return marked
+
+
+def many_devices(test: Test) -> Test:
+    """Runs in as many processes as `--devices` names, all at once, where -m gpu asks for it; each gets `ranks`."""
+    marked: Test = pytest.mark.gpu(pytest.mark.multi_gpu(test))
+    return marked

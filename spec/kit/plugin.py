@@ -11,7 +11,7 @@ from spec import CHAPTERS
 from spec.kit import annotated, board, catalogue, draw, isolate, lists, story, watch
 from spec.kit.catalogue import ROOT
 from spec.kit.plug import Implementation, UnknownPlace
-from spec.kit.verdict import NotOffered
+from spec.kit.verdict import NotOffered, Told
 
 STORY = "attest"  # the key of a story among a report's user properties
 FAILED = pytest.StashKey[set[str]]()  # the chapters in which a requirement has failed
@@ -109,7 +109,7 @@ def level(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The curriculum's order, robust last in each chapter; what takes long runs on demand alone."""
     asked = config.option.markexpr or ""
-    left = [item for item in items if any(item.get_closest_marker(m) and m not in asked for m in ON_DEMAND)]
+    left = [item for item in items if (marks := _on_demand(item)) and not any(mark in asked for mark in marks)]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
@@ -119,6 +119,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if is_requirement(item) and item.get_closest_marker("robust"):
                 item.add_marker(pytest.mark.xfail(reason="robust level", strict=False))
+
+
+def _on_demand(item: pytest.Item) -> list[str]:
+    return [mark for mark in ON_DEMAND if item.get_closest_marker(mark)]
 
 
 @pytest.fixture(scope="session")
@@ -203,6 +207,8 @@ def _tell(
     requirement: catalogue.Requirement, tested: Implementation, call: pytest.CallInfo[None], name: bool
 ) -> story.Story:
     error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, Told):
+        return story.Story(**error.story)
     if isinstance(error, pytest.skip.Exception) and not hasattr(error, "canonical"):
         text = str(error.msg)
         state = (

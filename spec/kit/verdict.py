@@ -25,3 +25,11 @@ class CannotCheck(Skipped):
 
 class NotOffered(Exception):
     """The implementation lists this option in its UNSUPPORTED."""
+
+
+class Told(AssertionError):
+    """A requirement that other processes ran has failed; their story comes along."""
+
+    def __init__(self, text: str, story: dict[str, object]) -> None:
+        super().__init__(text)
+        self.story = story

@@ -1,0 +1,1 @@
+"""What the chapter `server` needs besides the other kit: devices, processes, runs and their folders."""
