@@ -230,7 +230,7 @@ def step(impl: Server, ranks: Ranks, each: list[tuple[Tensor, Tensor]], **settin
     optimizer = Spy(model, rate=0.0)
     inputs, targets = (part.to(ranks.device) for part in each[ranks.rank])
     loss = impl.distributed_step(ranks.wrap(model, impl), optimizer, inputs, targets, **settings)  # type: ignore[arg-type]
-    return optimizer.given[0].cpu(), loss
+    return (optimizer.given or [torch.zeros(0)])[0].cpu(), loss
 
 
 def whole(each: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -292,7 +292,9 @@ def test_a_rank_without_targets_adds_nothing(impl: Server, ranks: Ranks) -> None
     """
     each = parts(ranks, rows=2)
     each[-1][1].fill_(-100)
-    assert_close(step(impl, ranks, each)[0], gradient(Small(), *whole(each)), atol=1e-5, rtol=1e-4)
+    given, loss = step(impl, ranks, each)
+    assert_close(given, gradient(Small(), *whole(each)), atol=1e-5, rtol=1e-4)
+    assert finite(torch.tensor(loss))
 
 
 @many_devices
@@ -312,7 +314,7 @@ def test_the_norm_is_clipped_after_the_ranks_are_joined(impl: Server, ranks: Ran
 
 
 @many_devices
-@rejects("ranks_are_not_joined", "clips_before_it_joins")
+@rejects("ranks_are_not_joined")
 def test_after_many_steps_all_ranks_hold_the_same_model(impl: Whole, ranks: Ranks) -> None:
     """After twenty steps the parameters are the same on all ranks, bit by bit.
 

@@ -35,7 +35,9 @@ def same(mine: Any, theirs: Any) -> bool:
             return False
         return True
     if type(mine) is not type(theirs):
-        return False
+        # a class of one implementation and its namesake of another: History
+        alike = type(mine).__name__ == type(theirs).__name__ and hasattr(mine, "__dict__")
+        return alike and same(vars(mine), vars(theirs))
     if isinstance(mine, dict):
         return mine.keys() == theirs.keys() and all(same(mine[key], theirs[key]) for key in mine)
     if isinstance(mine, list | tuple):
@@ -68,7 +70,9 @@ def agree(mine: Call, theirs: Call) -> bool:
         return False
     if mine.error is not None:
         return str(mine.error) == str(theirs.error)
-    return same(mine.result, theirs.result) and same(gradients(mine), gradients(theirs))
+    if not same(mine.result, theirs.result) or not same(mine.effects, theirs.effects):
+        return False
+    return same(gradients(mine), gradients(theirs))
 
 
 def explains(mine: Iterable[Call], theirs: list[Call]) -> bool:

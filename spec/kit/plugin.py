@@ -15,7 +15,7 @@ from spec.kit.verdict import NotOffered, Told
 
 STORY = "attest"  # the key of a story among a report's user properties
 FAILED = pytest.StashKey[set[str]]()  # the chapters in which a requirement has failed
-ON_DEMAND = ("shakespeare", "nightly", "gpu", "multi_gpu")  # run only where -m names them
+ON_DEMAND = ("shakespeare", "nightly", "gpu", "multi_gpu", "processes")  # run only where -m names them
 MARKS = {
     "rejects(*names)": "the mistakes that must fail this requirement",
     "robust": "the second level: what a careful engineer's version meets",
@@ -24,8 +24,9 @@ MARKS = {
     "training": "trains the implementation for seconds",
     "shakespeare": "trains on the complete works for minutes (-m shakespeare)",
     "nightly": "many seeds (-m nightly)",
-    "gpu": "needs one CUDA device (-m gpu)",
-    "multi_gpu": "needs two or more CUDA devices (-m multi_gpu)",
+    "gpu": "needs one CUDA device, or --devices=cpu:N (-m gpu)",
+    "multi_gpu": "needs two or more CUDA devices, or --devices=cpu:N (-m gpu or -m multi_gpu)",
+    "processes": "starts processes of its own for minutes (-m processes)",
 }
 
 

@@ -25,6 +25,7 @@ class Call:
     result: Any = None
     live: Any = None  # the result with its graph, for the gradients
     error: BaseException | None = None
+    effects: list[Any] = field(default_factory=list)  # what became of the modules and optimizers that were given
 
 
 @dataclass
@@ -85,6 +86,23 @@ def _snapshot(value: Any) -> Any:
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_snapshot(item) for item in value)
     return value
+
+
+SMALL = 20_000  # numbers of a module whose weights are remembered
+
+
+def _effects(arguments: dict[str, Any]) -> list[Any]:
+    """What a call has left in the modules and optimizers that it was given: weights, gradients, modes, spies' lists."""
+    found: list[Any] = []
+    for value in arguments.values():
+        if isinstance(value, nn.Module):
+            parameters = list(value.parameters())
+            if sum(parameter.numel() for parameter in parameters) <= SMALL:
+                found += [_snapshot([p, p.grad]) for p in parameters]
+            found.append([module.training for module in value.modules()])
+        if isinstance(value, nn.Module | torch.optim.Optimizer):
+            found += [_snapshot(kept[:20]) for kept in vars(value).values() if type(kept) is list and kept]
+    return found
 
 
 class _World:
@@ -161,7 +179,7 @@ def watched(
         if isinstance(result, Iterator):
             entry.result = entry.live = []
             return _overheard(result, entry, inside, log)
-        entry.result, entry.live = _snapshot(result), result
+        entry.result, entry.live, entry.effects = _snapshot(result), result, _effects(entry.arguments)
         try:
             _unchanged(name, before)
             if contract is not None:

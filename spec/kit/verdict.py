@@ -1,5 +1,7 @@
 """What can become of a requirement besides being met: the exceptions that carry each verdict."""
 
+from typing import Any
+
 from _pytest.outcomes import Skipped
 
 
@@ -30,6 +32,6 @@ class NotOffered(Exception):
 class Told(AssertionError):
     """A requirement that other processes ran has failed; their story comes along."""
 
-    def __init__(self, text: str, story: dict[str, object]) -> None:
+    def __init__(self, text: str, story: dict[str, Any]) -> None:
         super().__init__(text)
         self.story = story

@@ -235,8 +235,10 @@ def a_rank_without_targets_is_nan(
     model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, max_norm: float | None = None
 ) -> float:
     """The mean of no losses is NaN, and it spreads to all ranks. Sum the losses, and divide by the count of all."""
-    counted = (targets != -100).sum()
-    return _usual(model, optimizer, inputs, targets, max_norm, factor=(counted / counted).item())
+    loss, counted = _usual(model, optimizer, inputs, targets, max_norm), (targets != -100).sum()
+    means = loss * counted / counted
+    dist.all_reduce(means)
+    return means.item() / dist.get_world_size()
 
 
 @instead_of(distributed_step)

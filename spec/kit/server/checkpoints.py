@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 KEPT = 2  # complete checkpoints: the newest, and one in case it is damaged
 LIST = "complete.json"
@@ -45,8 +48,8 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         _wait()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a single process is told that it is single
-            dcp.save(state, checkpoint_id=unfinished, no_dist=not dist.is_initialized())
-    except Exception as error:
+            dcp_save(state, checkpoint_id=unfinished, no_dist=not dist.is_initialized())
+    except (Exception, CheckpointException) as error:  # DCP's own is no Exception
         problem = f"{type(error).__name__}: {_innermost(error)}"
     problem = next(filter(None, _everyone(problem)), "")
     if not problem and _first():
@@ -76,12 +79,12 @@ def load(path: Path, state: dict[str, Any]) -> None:
         raise DamagedCheckpoint(problem)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
+        dcp_load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
 
 
 def names(path: Path) -> set[str]:
     """What is in a checkpoint."""
-    return set(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)
+    return set(FileSystemReader(path).read_metadata().state_dict_metadata)
 
 
 def _damage(path: Path) -> str:
@@ -146,7 +149,7 @@ def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, place: dict[str
 
 
 def _cuda(rank: int) -> dict[str, Tensor]:
-    return {f"cuda-{rank}": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
+    return {f"cuda-{rank}": torch.cuda.get_rng_state()} if torch.cuda.device_count() else {}
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> dict[str, int]:

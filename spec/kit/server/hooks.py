@@ -101,9 +101,9 @@ class Processes:
         """What became of a requirement; those before it are waited for as well."""
         if self.coming is None:
             left = self.ids[self.ids.index(id) :] if id in self.ids else [id]
-            self.coming = run(self.request, [self.place], left)
+            self.coming = run(self.request, [(self.place, each) for each in left])
         while id not in self.stories:
-            _, done, told = next(self.coming)
+            (_, done), told = next(self.coming)
             self.stories[done] = told
         return self.stories[id]
 

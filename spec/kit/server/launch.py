@@ -8,17 +8,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spec.kit import catalogue
 from spec.kit.catalogue import ROOT
 from spec.kit.plug import Implementation
 from spec.kit.server.devices import Devices
+from spec.kit.server.ranks import SECONDS
 from spec.kit.story import UNMET, Story, edit_place
 
-SILENCE = 180.0  # seconds without a word after which the processes are taken to wait for each other forever
+STARTING = 60.0  # seconds that a machine may take to start the processes, however busy it is
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
@@ -47,91 +49,91 @@ def torchrun(
 
 def end(running: subprocess.Popen[bytes]) -> None:
     """Ends torchrun and all that it started."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.wait(1)  # it may be about to end by itself
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(running.pid, number)
-            running.wait(10)
+            running.wait(5)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the processes are to run, and how."""
+    """Where requirements run, and how."""
 
     devices: Devices
     directory: Path
     seed: int = 0
     shapes: bool = False
     name: bool = True
+    seconds: float = SECONDS
 
 
-def run(request: Request, places: list[str], ids: list[str]) -> Iterator[tuple[str, str, Story]]:
-    """(implementation, requirement, story) one after the other, as they come.
+Pair = tuple[str, str]  # an implementation's place and a requirement's id
+
+
+def run(request: Request, pairs: list[Pair]) -> Iterator[tuple[Pair, Story]]:
+    """What became of each, as it comes.
 
     What ends the processes, or makes them wait forever, is that requirement's failure; new ones go on with the rest.
     """
-    for place in places:
-        left = list(ids)
-        while left:
-            told = yield from _until_it_breaks(request, place, left)
-            if told is not None:
-                yield place, left[0], told
-                left.pop(0)
+    left = list(pairs)
+    while left:
+        told = yield from _until_it_breaks(request, left)
+        if told is not None:
+            yield left.pop(0), told
 
 
-def _until_it_breaks(request: Request, place: str, left: list[str]) -> Iterator[tuple[str, str, Story]]:
-    """Takes from `left` what is done; returns the story of the requirement that broke the processes, if one did."""
-    with tempfile.TemporaryDirectory(prefix="attest-") as folder:
-        results, log = Path(folder), Path(folder) / "log"
-        words = [f"--devices={request.devices}", f"--results={folder}", f"--base={request.directory}"]
-        words += [f"--seed={request.seed}", f"--impl={place}", *(["--shapes"] if request.shapes else [])]
-        words += [*(["--name"] if request.name else []), *left]
-        running = torchrun(request.devices, "spec.kit.server.worker", *words, directory=request.directory, log=log)
+def _until_it_breaks(request: Request, left: list[Pair]) -> Generator[tuple[Pair, Story], None, Story | None]:
+    """Takes from `left` what is done; returns the story of the one that broke the processes, if one did."""
+    with tempfile.TemporaryDirectory(prefix="attest-") as name:
+        folder = Path(name)
+        (folder / "request.json").write_text(json.dumps(left))
+        words = [f"--devices={request.devices}", f"--base={request.directory}", f"--seed={request.seed}"]
+        words += [f"--seconds={request.seconds}", *(["--shapes"] if request.shapes else [])]
+        words += [*(["--name"] if request.name else []), name]
+        running = torchrun(
+            request.devices, "spec.kit.server.worker", *words, directory=request.directory, log=folder / "log"
+        )  # fmt: skip
         try:
-            size, since = -1, time.monotonic()
-            while left:
+            size, since, ended = -1, time.monotonic(), False
+            while left and not ended and time.monotonic() - since < 1.5 * request.seconds + STARTING:
+                time.sleep(0.05)
                 ended = running.poll() is not None
-                ends = [line for line in _lines(results / "rank-0.jsonl") if line["event"] == "end"]
-                for line in ends:
-                    if line["id"] in left:
-                        left.remove(line["id"])
-                        yield place, line["id"], Story(**line["story"])
-                if not left or ended:
-                    break
-                now = sum(file.stat().st_size for file in results.iterdir())
+                for line in _lines(folder / "rank-0.jsonl"):
+                    pair = (line["impl"], line["id"])
+                    if line["event"] == "end" and pair in left:
+                        left.remove(pair)
+                        yield pair, Story(**line["story"])
+                now = sum(file.stat().st_size for file in folder.iterdir())
                 if now != size:
                     size, since = now, time.monotonic()
-                if time.monotonic() - since > SILENCE:
-                    break
-                time.sleep(0.05)
-            if not left:
-                running.wait(30)
-                return None
-            return _broken(left[0], place, request, results, ended)
+            return _broken(left[0], request, folder, ended) if left else None
         finally:
             end(running)
 
 
-def _lines(file: Path) -> list[dict[str, object]]:
+def _lines(file: Path) -> list[dict[str, Any]]:
     """The whole lines of a file that may still be written."""
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text().split("\n")[:-1]]
 
 
-def _broken(id: str, place: str, request: Request, results: Path, ended: bool) -> Story:
+def _broken(pair: Pair, request: Request, folder: Path, ended: bool) -> Story:
     """What the processes leave behind that ended, or hung, during a requirement."""
+    place, id = pair
     chapter, _, name = id.partition(".")
-    requirement = catalogue.requirements(chapter)[name]
-    own = [line for file in sorted(results.glob("rank-*.jsonl")) for line in _lines(file)]
-    met = [Story(**line["story"]) for line in own if line["id"] == id and line["event"] == "own"]  # type: ignore[arg-type]
+    own = [line for file in sorted(folder.glob("rank-*.jsonl")) for line in _lines(file)]
+    met = [Story(**line["story"]) for line in own if (line["impl"], line["id"], line["event"]) == (place, id, "own")]
     if failed := [each for each in met if each.state == UNMET]:
-        # who waited for the one that failed says so too; the reason is the shortest wait's
+        # those who waited for the one that failed say so too; they come last
         return min(failed, key=lambda each: "imed out" in each.why or "onnection closed" in each.why)
-    impl = Implementation(place, request.directory)
-    told = Story(chapter, name, requirement.robust, UNMET, edit=edit_place(requirement, impl))
-    last = _tail(results / "log")
+    requirement = catalogue.requirements(chapter)[name]
+    told = Story(chapter, name, requirement.robust, UNMET)
+    told.edit = edit_place(requirement, Implementation(place, request.directory))
     if ended:
-        told.why = f"The processes ended in the middle.{last}"
+        told.why = f"The processes ended in the middle.{_tail(folder / 'log')}"
     else:
         told.why = "The processes wait for each other forever: does every rank make the same collective calls?"
     return told

@@ -82,11 +82,13 @@ def step_memory(impl: Any, device: torch.device, sizes: dict[str, int], batch: i
     model = impl.DecoderLM(**sizes, dropout=0.0, positions="learned").to(device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     peaks: list[int] = []
+    live: dict[int, int] = {}  # shared by all steps: what an earlier one has left behind counts
+    sizes_of: dict[int, int] = {}
     with group_of_one() as ranks:
         wrapped = ranks.wrap(model, impl) if device.type == "cpu" else model
         for number in range(10):
             both = draw.tokens(sizes["vocab"], batch, sizes["max_length"] + 1, key=number).to(device)
-            count = _Cuda(device) if device.type == "cuda" else _Graph(model)
+            count = _Cuda(device) if device.type == "cuda" else _Graph(model, live, sizes_of)
             with count:
                 impl.distributed_step(wrapped, optimizer, both[:, :-1], both[:, 1:])
             peaks.append(count.peak)
@@ -122,12 +124,9 @@ class _Box:
 class _Graph:
     """The peak of the bytes that autograd keeps, the model's own parameters left out."""
 
-    live: dict[int, int] = {}  # noqa: RUF012 - shared on purpose: what an earlier step has left behind counts
-    sizes: dict[int, int] = {}  # noqa: RUF012
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, live: dict[int, int], sizes: dict[int, int]) -> None:
         self.own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        self.peak = 0
+        self.live, self.sizes, self.peak = live, sizes, 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda box: box.tensor)
 
     def _pack(self, tensor: Tensor) -> _Box:

@@ -16,7 +16,7 @@ from spec.kit.plug import Implementation
 from spec.kit.server.devices import Devices
 from spec.kit.verdict import Endless
 
-SECONDS = 60  # that a process waits for the others before it gives up
+SECONDS = 120.0  # that a process waits for the others before it gives up
 
 Step = Callable[..., float]
 
@@ -75,8 +75,8 @@ class Line(nn.Module):
 
 
 @contextlib.contextmanager
-def joined(devices: Devices) -> Iterator[Ranks]:
-    """Inside, this process is one of those that torchrun started."""
+def joined(devices: Devices, seconds: float = SECONDS) -> Iterator[Ranks]:
+    """Inside, this process is one of those that torchrun started; none waits longer than `seconds` for the others."""
     rank = int(os.environ["LOCAL_RANK"])
     torch.set_num_threads(1)
     device = devices.of(rank)
@@ -84,7 +84,7 @@ def joined(devices: Devices) -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     dist.init_process_group(
         devices.backend,
-        timeout=datetime.timedelta(seconds=SECONDS if devices.kind == "cpu" else 5 * SECONDS),
+        timeout=datetime.timedelta(seconds=seconds),
         device_id=device if devices.backend == "nccl" else None,
     )
     try:
@@ -96,7 +96,8 @@ def joined(devices: Devices) -> Iterator[Ranks]:
 @contextlib.contextmanager
 def group_of_one() -> Iterator[Ranks]:
     """A process group that this process is alone in: enough for what needs a group and no others."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         yield Ranks(Devices("cpu", 1))
     finally:

@@ -95,7 +95,8 @@ class Run:
         if self.settings.sharded:
             for block in getattr(self.plain, "blocks", []):
                 fully_shard(block)
-            return fully_shard(self.plain)
+            fully_shard(self.plain)
+            return self.plain
         return self.ranks.wrap(self.plain, self.impl)
 
     def _resume(self) -> None:

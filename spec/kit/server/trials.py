@@ -36,7 +36,8 @@ def watched_files() -> Iterator[list[str]]:
         sys.addaudithook(_Watch.hear)  # cannot be taken away again, so it is there once
         _Watch.installed = True
     out = io.StringIO()
-    _Watch.written = written = []
+    written: list[str] = []
+    _Watch.written = written
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             yield written
@@ -193,7 +194,7 @@ def resumed_on_another_number(impl: Any, devices: Devices, path: Path) -> tuple[
 
 def reversal_on_all(impl: Any, devices: Devices, path: Path) -> tuple[float, float]:
     """The share of exact second halves, and the loss on the first half above ln(vocab)."""
-    words = ("--steps=400", "--evaluate-every=100", "--save-every=400", "--batch=32")
+    words = ("--steps=200", "--evaluate-every=50", "--save-every=200", "--batch=32")
     result = ran(impl, devices, path / "reversal", *words, seconds=2 * SECONDS, shown=True)
     return result["accuracy"], result["first_half"]
 
@@ -231,7 +232,8 @@ def shakespeare_on_all(impl: Any, devices: Devices, text: str, config: pytest.Co
 def _bigram(impl: Any, text: str) -> float:
     words = impl.tokenize(text)
     vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=tasks.WORDS)
-    return kneser_ney.bigram(*impl.train_validation_split(vocabulary.encode(words), 0.1), len(vocabulary))
+    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
+    return kneser_ney.bigram(seen, unseen, len(vocabulary))
 
 
 def _report(show: Console, devices: Devices, alone: dict[str, Any], every: dict[str, Any]) -> None:

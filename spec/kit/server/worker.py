@@ -24,25 +24,24 @@ from spec.kit.trial import attempt
 
 
 def main(words: list[str]) -> None:
-    """Runs the requirements on the implementations, each as `chapter.name`."""
+    """Runs what request.json in the folder asks for: pairs of an implementation and a requirement's id."""
     asked = argparse.ArgumentParser()
     asked.add_argument("--devices", type=devices.parse)
-    asked.add_argument("--results", type=Path)
-    asked.add_argument("--base", type=Path)
-    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--seconds", type=float, help="that a process waits for the others")
+    asked.add_argument("--base", type=Path, help="the folder that implementations are looked for from")
+    asked.add_argument("--seed", type=int)
     asked.add_argument("--shapes", action="store_true")
     asked.add_argument("--name", action="store_true", help="say which mistake it looks like")
-    asked.add_argument("--impl", action="append")
-    asked.add_argument("ids", nargs="+")
+    asked.add_argument("folder", type=Path)
     given = asked.parse_args(words)
     warnings.simplefilter("ignore")
     draw.options.shrink, draw.options.seed, annotated.wanted = False, given.seed, given.shapes
-    with joined(given.devices) as ranks, (given.results / f"rank-{ranks.rank}.jsonl").open("a") as file:
-        for place in given.impl:
-            impl = Implementation(place, given.base)
-            for each in given.ids:
-                chapter, _, name = each.partition(".")
-                _run(catalogue.requirements(chapter)[name], impl, ranks, file, given.name)
+    pairs = json.loads((given.folder / "request.json").read_text())
+    places = {place: Implementation(place, given.base) for place, _ in pairs}
+    with joined(given.devices, given.seconds) as ranks, (given.folder / f"rank-{ranks.rank}.jsonl").open("a") as file:
+        for place, id in pairs:
+            chapter, _, name = id.partition(".")
+            _run(catalogue.requirements(chapter)[name], places[place], ranks, file, given.name)
         ranks.gather(0)
         os._exit(0)  # all is written down; taking the process group apart under living models can hang
 
