@@ -486,13 +486,14 @@ def test_one_token_enters_at_each_step(impl: Whole) -> None:
 
 
 @rejects("does_not_know_its_length", "keeps_the_keys_alone", "forgets_what_it_held", "drops_the_oldest_keys")
-@for_all(positions=SCHEMES, examples=3)
-def test_a_cache_is_filled_token_by_token(impl: Whole, positions: str) -> None:
+@for_all(positions=SCHEMES, layers=[2, 1], examples=3)
+def test_a_cache_is_filled_token_by_token(impl: Whole, positions: str, layers: int) -> None:
     """A cache that is filled with one token after the other gives the logits that the whole sequence has.
 
     Hint: `forward(tokens, cache=cache)` gets new tokens alone; where they stand, the cache knows.
     """
-    model, ids = perturb(impl.DecoderLM(**SIZES, positions=positions)).double().eval(), tokens(13, 2, 7)
+    sizes, ids = SIZES | {"layers": layers}, tokens(13, 2, 7)
+    model = perturb(impl.DecoderLM(**sizes, positions=positions)).double().eval()
     impl.generate(model, ids, 0, cache=True)  # where no cache is offered, this says so
     cache, whole = impl.KVCache(), model(ids)
     pieces = [model(one, cache=cache) for one in ids.chunk(7, dim=1)]

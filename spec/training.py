@@ -1076,6 +1076,7 @@ def test_a_micro_batch_of_padding_changes_nothing(impl: Training) -> None:
     """
     model, (inputs, targets) = Small(), batch("padded")
     empty = (inputs, torch.full_like(targets, -100))
+    targets = torch.where(torch.arange(targets.numel()).view_as(targets) == 1, targets, -100)  # one token counts
     optimizer, expected = Spy(model, rate=0.0), gradient(model, inputs, targets)
     loss = impl.train_step(model, optimizer, [empty, (inputs, targets)])
     assert_close(optimizer.given[0], expected, atol=1e-5, rtol=1e-4)
@@ -1096,6 +1097,19 @@ def test_a_frozen_part_keeps_its_own_mode(impl: Training) -> None:
     impl.evaluate(model, HELD_OUT)
     assert model.training
     assert not model.dropout.training
+
+
+@robust
+@rejects("all_warmup_divides_by_0")
+def test_a_schedule_that_is_all_warmup_ends_at_the_floor(impl: Training) -> None:
+    """Where `warmup` is as long as the run, the rate after it is the floor.
+
+    A short trial run keeps the warm-up of the long one; it must not end in a division by 0.
+
+    Hint: ask `step >= total` first, or divide by max(1, total − warmup).
+    """
+    assert impl.warmup_cosine(21, 1.0, 20, 20, 0.25) == pytest.approx(0.25)
+    assert impl.warmup_cosine(20, 1.0, 19, 20, 0.25) == pytest.approx(0.25)
 
 
 @robust

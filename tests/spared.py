@@ -79,6 +79,10 @@ SPARED = [
     ("training", "    seed: int =", DEFAULT),
     ("training", "_summed_loss(logits: Tensor, targets: Tensor, ignore: int = IGNORE, label_smoothing", SAME),
     ("training", "+if step < 0", ANYWAY),
+    ("training", "label_smoothing: float = 0.0,", "torch takes a negative one for none"),
+    ("training", "+    count = max( 0", "the curriculum names the loss of nothing for the loss alone"),
+    ("training", "+    return loss / max( 0", "the curriculum names the loss of nothing for the loss alone"),
+    ("generation", "+        return self._layers[ -1]", "every layer holds as much"),
 ]
 
 

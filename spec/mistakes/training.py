@@ -217,6 +217,15 @@ def warmup_begins_at_the_floor(step: int, peak: float, warmup: int, total: int, 
 
 
 @instead_of(warmup_cosine)
+def all_warmup_divides_by_0(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
+    """After a warm-up that is the whole run, the cosine divides by total − warmup, which is 0. Return the floor."""
+    if step < warmup:
+        return warmup_cosine(step, peak, warmup, total, floor)
+    done = min(1.0, (step - warmup) / (total - warmup))
+    return floor + (peak - floor) * (1 + math.cos(math.pi * done)) / 2
+
+
+@instead_of(warmup_cosine)
 def warmup_0_divides_by_0(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
     """step / warmup is computed also where warmup is 0, and divides by it."""
     return min(1.0, step / warmup) * warmup_cosine(max(step, warmup), peak, warmup, total, floor)
