@@ -89,7 +89,7 @@ def _read(cell: Callable[..., State], words: Iterable[Float[Tensor, "batch input
     return states
 
 
-@rejects()
+@rejects("returns_c_before_h", "cell_is_shown_unbent", "hidden_state_adds_up")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_h_is_never_larger_than_one(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """A step returns (h, c), and h stays between −1 and 1 however large the cell is.
@@ -104,7 +104,7 @@ def test_h_is_never_larger_than_one(impl: Recurrence, x: Tensor, h: Tensor, c: T
     assert (h.abs() <= 1).all()
 
 
-@rejects()
+@rejects("takes_c_before_h", "candidate_is_not_bent")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_a_step_adds_at_most_one_to_a_cell(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """The new c is at most |c| + 1 in size, whatever comes in.
@@ -120,7 +120,7 @@ def test_a_step_adds_at_most_one_to_a_cell(impl: Recurrence, x: Tensor, h: Tenso
     assert (after.abs() <= c.abs() + 1 + 1e-5).all()
 
 
-@rejects()
+@rejects("candidate_by_a_sigmoid")
 @for_all(x="64 input_size", h="64 (4 hidden_size)", examples=4)
 def test_a_cell_can_be_written_up_and_down(impl: Recurrence, x: Tensor, h: Tensor) -> None:
     """From an empty cell, some inputs lead to a positive c and others to a negative one.
@@ -136,7 +136,16 @@ def test_a_cell_can_be_written_up_and_down(impl: Recurrence, x: Tensor, h: Tenso
     assert (c < 0).any()
 
 
-@rejects()
+@rejects(
+    "gates_read_the_cell",
+    "gates_peep_into_the_cell",
+    "returns_c_before_h",
+    "takes_c_before_h",
+    "nothing_is_forgotten",
+    "gates_by_tanh",
+    "cell_is_bent_on_its_way",
+    "changes_the_cell_in_place",
+)
 @for_all(x=doubles("batch input_size"), h=doubles("batch hidden_size"), c=doubles("batch hidden_size"))
 def test_a_cell_is_kept_in_part(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """Of each number in c a share between 0 and 1 is kept; the share depends on x and h, and not on c.
@@ -155,7 +164,15 @@ def test_a_cell_is_kept_in_part(impl: Recurrence, x: Tensor, h: Tensor, c: Tenso
     assert_close(twice - empty, 2 * (once - empty))
 
 
-@rejects()
+@rejects(
+    "returns_c_before_h",
+    "everything_is_shown",
+    "gates_by_tanh",
+    "cell_is_shown_unbent",
+    "shows_the_old_cell",
+    "cell_is_bent_on_its_way",
+    "hidden_state_adds_up",
+)
 @for_all(x=doubles("batch input_size"), h=doubles("batch hidden_size"), c=doubles("batch hidden_size"))
 def test_h_shows_a_part_of_the_new_cell(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """Each number in h is a share between 0 and 1 of tanh(c), with c the new cell.
@@ -172,7 +189,7 @@ def test_h_shows_a_part_of_the_new_cell(impl: Recurrence, x: Tensor, h: Tensor, 
     assert (share < 1).all()
 
 
-@rejects()
+@rejects("hidden_state_is_not_read", "every_step_starts_anew", "gates_read_the_cell")
 @for_all(x=doubles("batch input_size"), h=doubles("batch hidden_size"), c=doubles("batch hidden_size"))
 def test_both_x_and_h_reach_the_gates(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """Another x gives another state, and so does another h.
@@ -187,7 +204,7 @@ def test_both_x_and_h_reach_the_gates(impl: Recurrence, x: Tensor, h: Tensor, c:
         assert ((after - before).abs().amax((0, 2)) > 1e-9).all()
 
 
-@rejects()
+@rejects("keeps_the_state_itself", "sequences_share_a_state")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_states_of_a_batch_are_independent(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """Each sequence of a batch gets the state that it would get alone.
@@ -199,7 +216,7 @@ def test_states_of_a_batch_are_independent(impl: Recurrence, x: Tensor, h: Tenso
     assert_close(torch.stack(cell(x, (h, c))), torch.cat(alone, 1))
 
 
-@rejects()
+@rejects("keeps_the_state_itself", "changes_the_cell_in_place")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_a_cell_keeps_nothing_to_itself(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """The same x and state give the same result, whatever was read between.
@@ -214,7 +231,7 @@ def test_a_cell_keeps_nothing_to_itself(impl: Recurrence, x: Tensor, h: Tensor, 
     assert_close(torch.stack(cell(x, (h, c))), first)
 
 
-@rejects()
+@rejects("shows_the_old_cell", "cell_starts_at_zero")
 @for_all(x="batch input_size", h="batch (2 hidden_size)", examples=4)
 def test_units_start_different(impl: Recurrence, x: Tensor, h: Tensor) -> None:
     """The units of a new cell answer differently.
@@ -228,7 +245,7 @@ def test_units_start_different(impl: Recurrence, x: Tensor, h: Tensor) -> None:
     assert (shown.std(-1) > 1e-5).all()
 
 
-@rejects()
+@rejects("one_bias_is_not_added", "hidden_state_is_not_read")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size", examples=4)
 def test_every_parameter_of_a_cell_learns(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """The tensors that a step's gradient reaches are the cell's `parameters()`, and none of the gradients is zero.
@@ -253,7 +270,7 @@ def _shapes(inputs: int, hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 @same_weights
-@rejects()
+@rejects("weights_are_stored_transposed")
 @for_all(input_size=axis("input_size"), hidden_size=axis("hidden_size"), examples=3)
 def test_a_cell_has_pytorchs_parameters(impl: Recurrence, input_size: int, hidden_size: int) -> None:
     """weight_ih maps x and weight_hh maps h to four times hidden_size numbers, each with a bias of its own.
@@ -267,11 +284,23 @@ def test_a_cell_has_pytorchs_parameters(impl: Recurrence, input_size: int, hidde
     cell = impl.LSTMCell(input_size=input_size, hidden_size=hidden_size)
     give(cell, random_state(_shapes(input_size, hidden_size)))
     due = sum(math.prod(shape) for shape in _shapes(input_size, hidden_size).values())
-    assert sum(parameter.numel() for parameter in cell.parameters()) == due
+    assert sum(p.numel() for p in cell.parameters()) in (
+        due,
+        due - 4 * hidden_size,
+    )  # biases may be stored as their sum
 
 
 @same_weights
-@rejects()
+@rejects(
+    "gates_in_the_order_of_the_lecture",
+    "one_bias_is_not_added",
+    "hidden_state_is_not_read",
+    "everything_is_written",
+    "everything_is_shown",
+    "writes_what_it_does_not_keep",
+    "candidate_by_a_sigmoid",
+    "sequences_share_a_state",
+)
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_equals_torchs_lstm_cell(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """With the same weights it gives what `torch.nn.LSTMCell` gives.
@@ -304,7 +333,13 @@ def _with_gates(impl: Recurrence, x: Tensor, h: Tensor, recurrent: float = 0.3, 
 
 
 @same_weights
-@rejects()
+@rejects(
+    "forget_gate_comes_first",
+    "gates_read_the_cell",
+    "gates_peep_into_the_cell",
+    "nothing_is_forgotten",
+    "everything_is_written",
+)
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size", words="batch position input_size")
 def test_the_forget_gate_keeps_or_empties(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor, words: Tensor) -> None:
     """With the forget gate open and the input gate shut, c stays for ever; with the forget gate shut, it is gone.
@@ -320,7 +355,15 @@ def test_the_forget_gate_keeps_or_empties(impl: Recurrence, x: Tensor, h: Tensor
 
 
 @same_weights
-@rejects()
+@rejects(
+    "gates_in_the_order_of_the_lecture",
+    "forget_gate_comes_first",
+    "gates_are_interleaved",
+    "everything_is_written",
+    "writes_what_it_does_not_keep",
+    "candidate_by_a_sigmoid",
+    "candidate_is_not_bent",
+)
 @for_all(x="batch input_size", h="batch hidden_size")
 def test_the_input_gate_lets_the_candidate_in(impl: Recurrence, x: Tensor, h: Tensor) -> None:
     """Into an empty cell an open input gate writes the candidate, ±1 at most, and a shut one writes nothing.
@@ -339,7 +382,15 @@ def test_the_input_gate_lets_the_candidate_in(impl: Recurrence, x: Tensor, h: Te
 
 
 @same_weights
-@rejects()
+@rejects(
+    "gates_in_the_order_of_the_lecture",
+    "gates_are_interleaved",
+    "weights_are_stored_transposed",
+    "everything_is_shown",
+    "cell_is_shown_unbent",
+    "shows_the_old_cell",
+    "cell_is_bent_on_its_way",
+)
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_the_output_gate_hides_and_does_not_change(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """With the output gate open h is tanh(c); with it shut h is 0, and c goes on all the same.
@@ -355,7 +406,14 @@ def test_the_output_gate_hides_and_does_not_change(impl: Recurrence, x: Tensor, 
 
 
 @same_weights
-@rejects()
+@rejects(
+    "forget_gate_comes_first",
+    "gates_are_interleaved",
+    "gates_peep_into_the_cell",
+    "takes_c_before_h",
+    "state_is_cut_from_the_graph",
+    "cell_is_cut_from_the_graph",
+)
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size", examples=3)
 def test_an_open_cell_carries_its_error_on_unchanged(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """With the forget gate open, the gradient of c at step 100 with respect to c at step 0 is exactly 1.
@@ -374,7 +432,7 @@ def test_an_open_cell_carries_its_error_on_unchanged(impl: Recurrence, x: Tensor
 
 
 @same_weights
-@rejects()
+@rejects("weights_are_stored_transposed", "nothing_is_forgotten", "gates_by_tanh", "hidden_state_adds_up")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size", examples=3)
 def test_a_gradient_through_h_alone_vanishes(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """With the forget gate shut only h connects the steps, and after a hundred of them no gradient is left.
@@ -392,7 +450,7 @@ def test_a_gradient_through_h_alone_vanishes(impl: Recurrence, x: Tensor, h: Ten
     assert_close(arrived, torch.zeros_like(arrived), atol=1e-6, rtol=0)
 
 
-@rejects()
+@rejects("state_is_cut_from_the_graph", "cell_is_cut_from_the_graph", "keeps_the_state_itself")
 @for_all(x=doubles("batch input_size"), h=doubles("batch hidden_size"), c=doubles("batch hidden_size"), examples=3)
 def test_gradients_pass_a_step(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """The gradients of x, h and c are the derivatives of the new state.
@@ -408,7 +466,7 @@ def test_gradients_pass_a_step(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor
     assert gradients_are_derivatives(lambda x, h, c: torch.cat(cell(x, (h, c))), x, h, c)
 
 
-@rejects()
+@rejects("state_is_cut_from_the_graph")
 @for_all(x="batch input_size", h="batch hidden_size", examples=2)
 def test_the_way_through_a_cell_grows_with_the_length(impl: Recurrence, x: Tensor, h: Tensor) -> None:
     """From the first word to the last state leads no way shorter than the sequence: each word adds as many steps.
@@ -429,8 +487,8 @@ def test_the_way_through_a_cell_grows_with_the_length(impl: Recurrence, x: Tenso
     assert longest[2] - longest[1] == longest[1] - longest[0] > 0
 
 
-@rejects()
-@for_all(words="batch (3 position) d_model", h="batch hidden_size", examples=2)
+@rejects("every_step_starts_anew")
+@for_all(words=doubles("batch (3 position) d_model"), h="batch hidden_size", examples=2)
 def test_attention_takes_one_pass_where_a_cell_takes_many(impl: Recurrence, words: Tensor, h: Tensor) -> None:
     """A causal model gives in one pass what it gives prefix by prefix; a cell cannot read all words at once.
 
@@ -447,16 +505,16 @@ def test_attention_takes_one_pass_where_a_cell_takes_many(impl: Recurrence, word
     model, ids = perturb(model).eval(), tokens(7, batch, length)
     one_by_one = torch.stack([model(ids[:, : end + 1])[:, -1] for end in range(length)], 1)
     assert_close(model(ids), one_by_one, atol=1e-4, rtol=1e-4)
-    cell, empty = _cell(impl, words, h), torch.zeros(batch * length, h.shape[-1])
+    cell, empty = _cell(impl, words, h), words.new_zeros(batch * length, h.shape[-1])
     at_once = rearrange(
         cell(words.flatten(0, 1), (empty, empty))[0], "(batch position) h -> position batch h", batch=batch
     )
     read = torch.stack([shown for shown, _ in _read(cell, words.unbind(1), (empty[:batch], empty[:batch]))])
     assert_close(at_once[0], read[0])
-    assert ((at_once - read)[1:].abs().amax(-1) > 1e-4).all()
+    assert ((at_once - read)[1:].abs().amax(-1) > 1e-9).all()
 
 
-@rejects()
+@rejects("softmax_over_the_sentences", "alignment_by_sigmoids", "scores_returned_as_weights", "weights_before_context")
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_weights_are_shares_over_the_source(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """The weights of a query are positive and sum to one over the words of its source.
@@ -472,7 +530,7 @@ def test_weights_are_shares_over_the_source(impl: Recurrence, query: Tensor, key
     assert_close(weights.sum(-1), torch.ones(len(query)))
 
 
-@rejects()
+@rejects("scores_returned_as_weights", "weights_before_context", "context_of_projected_keys", "context_is_the_mean")
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_the_context_is_the_average_of_the_keys(
     impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int
@@ -489,7 +547,7 @@ def test_the_context_is_the_average_of_the_keys(
     assert_close(context, einsum(weights, keys, "batch key, batch key d_key -> batch d_key"))
 
 
-@rejects()
+@rejects("earlier_words_weigh_more")
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_the_order_of_the_source_does_not_matter(
     impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int
@@ -506,7 +564,7 @@ def test_the_order_of_the_source_does_not_matter(
     assert_close(moved, weights[:, order])
 
 
-@rejects()
+@rejects("source_scores_without_tanh", "bends_query_and_key_apart", "bends_by_relu", "the_query_is_not_asked")
 @for_all(query=doubles("batch d_query"), keys=doubles("batch (2 key) d_key"), d_attention=axis("d_attention"))
 def test_the_query_decides_where_to_look(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """Another query gives other weights over the same keys.
@@ -523,7 +581,7 @@ def test_the_query_decides_where_to_look(impl: Recurrence, query: Tensor, keys: 
     assert (moved.abs().amax(-1) > 1e-9).all()
 
 
-@rejects()
+@rejects("multiplies_query_and_key", "softmax_over_the_sentences")
 @for_all(query=doubles("batch d_query"), keys=doubles("batch (2 key) d_key"), d_attention=axis("d_attention"))
 def test_query_and_key_are_added(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """A query of zeros still tells the keys apart.
@@ -538,23 +596,25 @@ def test_query_and_key_are_added(impl: Recurrence, query: Tensor, keys: Tensor, 
     assert (weights.amax(-1) - weights.amin(-1) > 1e-9).all()
 
 
-@rejects()
+@rejects("source_scores_without_tanh", "bends_by_relu", "scores_returned_as_weights")
 @for_all(query=doubles("batch d_query"), keys=doubles("batch key d_key"), d_attention=axis("d_attention"))
 def test_scores_are_bounded_by_tanh(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
-    """Keys that are large already can grow a hundred times, and the weights stay as they are.
+    """However large the keys are, every word keeps a weight, and larger ones change nothing any more.
 
     tanh ends at ±1, so a score is never above the sum of |v|. The scores of a product grow with their vectors, which
     is why the Transformer divides them by √d_k.
 
     Source: Bahdanau et al. 2015, appendix A.1.2.
 
-    Hint: tanh stands between the sum and the last product.
+    Hint: tanh stands between the sum and the last layer.
     """
     attention = _attention(impl, query, keys, d_attention)
-    assert_close(attention(query, 1e10 * keys)[1], attention(query, 1e8 * keys)[1], atol=1e-6, rtol=1e-5)
+    _, weights = attention(query, 1e8 * keys)
+    assert (weights > 0).all()
+    assert_close(attention(query, 1e10 * keys)[1], weights, atol=1e-6, rtol=1e-5)
 
 
-@rejects()
+@rejects("d_attention_is_ignored")
 @for_all(d_query=axis("d_query"), d_key=axis("d_key"), d_attention=axis("d_attention"), examples=3)
 def test_d_attention_is_the_width_between(impl: Recurrence, d_query: int, d_key: int, d_attention: int) -> None:
     """One more in d_attention is always the same number of parameters more: d_query + d_key + 1 at least.
@@ -571,7 +631,17 @@ def test_d_attention_is_the_width_between(impl: Recurrence, d_query: int, d_key:
 
 
 @same_weights
-@rejects()
+@rejects(
+    "source_scores_without_tanh",
+    "bends_query_and_key_apart",
+    "bends_the_score",
+    "bends_by_relu",
+    "multiplies_query_and_key",
+    "additive_scores_are_scaled",
+    "alignment_by_sigmoids",
+    "the_query_is_not_asked",
+    "d_attention_is_ignored",
+)
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_scores_are_a_network_of_one_hidden_layer(
     impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int
@@ -601,7 +671,13 @@ def test_scores_are_a_network_of_one_hidden_layer(
     assert_close(attention(query, keys)[1], scores.softmax(-1))
 
 
-@rejects()
+@rejects(
+    "source_mask_is_ignored",
+    "source_mask_is_inverted",
+    "padding_scores_zero",
+    "padding_is_hidden_after_the_softmax",
+    "padding_is_made_unlikely",
+)
 @for_all(
     query="batch d_query", keys="batch (2 key) d_key", other="batch (2 key) d_key", d_attention=axis("d_attention")
 )
@@ -623,7 +699,7 @@ def test_padding_is_not_looked_at(
     assert_close(context, expected)
 
 
-@rejects()
+@rejects("softmax_over_the_sentences", "the_first_sentences_mask_for_all")
 @for_all(query="batch d_query", keys="batch key d_key", mask=booleans("batch key"), d_attention=axis("d_attention"))
 def test_each_sentence_has_its_own_mask(
     impl: Recurrence, query: Tensor, keys: Tensor, mask: Tensor, d_attention: int
@@ -640,7 +716,13 @@ def test_each_sentence_has_its_own_mask(
     assert_close(context, torch.cat([each[0] for each in alone]))
 
 
-@rejects()
+@rejects(
+    "source_mask_is_ignored",
+    "source_mask_is_inverted",
+    "padding_scores_zero",
+    "padding_is_hidden_after_the_softmax",
+    "padding_is_made_unlikely",
+)
 @for_all(query="batch d_query", keys="batch (2 key) d_key", d_attention=axis("d_attention"))
 def test_padding_gets_no_gradient(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """No gradient reaches a hidden source word, and every visible one gets its own.
@@ -654,7 +736,7 @@ def test_padding_gets_no_gradient(impl: Recurrence, query: Tensor, keys: Tensor,
     assert_close(arrived.any(-1), visible.expand(len(query), -1))
 
 
-@rejects()
+@rejects("alignment_is_cut_from_the_graph")
 @for_all(query=doubles("batch d_query"), keys=doubles("batch key d_key"), d_attention=axis("d_attention"), examples=3)
 def test_gradients_reach_query_and_source(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """The gradients of the query and the keys are the derivatives of context and weights.
@@ -669,7 +751,14 @@ def test_gradients_reach_query_and_source(impl: Recurrence, query: Tensor, keys:
     assert gradients_are_derivatives(lambda query, keys: torch.cat(attention(query, keys), -1), query, keys)
 
 
-@rejects()
+@rejects(
+    "sequences_share_a_state",
+    "source_mask_is_ignored",
+    "source_mask_is_inverted",
+    "padding_scores_zero",
+    "padding_is_hidden_after_the_softmax",
+    "the_first_sentences_mask_for_all",
+)
 @for_all(words="2 (2 position) d_model", hidden_size=axis("hidden_size"), d_attention=axis("d_attention"), examples=4)
 def test_a_translation_step_does_not_see_the_padding(
     impl: Recurrence, words: Tensor, hidden_size: int, d_attention: int
@@ -702,7 +791,7 @@ def test_a_translation_step_does_not_see_the_padding(
         assert_close(mine[1:], due)
 
 
-@rejects()
+@rejects("state_in_float32")
 @for_all(
     x="batch input_size",
     h="batch hidden_size",
@@ -723,7 +812,7 @@ def test_recurrent_modules_keep_the_dtype(
     assert all(each.dtype == dtype for each in (*state, context, weights))
 
 
-@rejects()
+@rejects("tanh_by_exponentials")
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_large_inputs_do_not_overflow_a_cell(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
     """Inputs of ±10,000 give a finite state and finite gradients.
@@ -770,9 +859,9 @@ class _Translator(nn.Module):
 
 @pytest.mark.training
 @patience(60)
-@rejects()
+@rejects("every_step_starts_anew")
 def test_a_translator_learns_to_reverse(impl: Recurrence) -> None:
-    """Two cells and an attention between them learn to write a sequence backwards, exactly, on sequences never seen.
+    """Two cells and an attention between them learn to write four words backwards, on sequences that they never saw.
 
     The writer starts from an empty state, so that everything comes through the attention: the first word that it writes
     is the last one that was read. It is taught with the right words before it, and examined on its own.
@@ -784,11 +873,12 @@ def test_a_translator_learns_to_reverse(impl: Recurrence) -> None:
     model = _Translator(impl, vocab=8)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.empty_like(parameter).uniform_(-0.25, 0.25, generator=generator("start", name)))
-    optimizer, fresh = torch.optim.Adam(model.parameters(), 0.01), tokens(8, 200, 5, key="fresh")
-    for part in range(5):  # most need two
-        for number in range(100):
-            source = tokens(8, 32, 5, key=(part, number))
+            size = 1.7 if name == "words.weight" else 0.25
+            parameter.copy_(torch.empty_like(parameter).uniform_(-size, size, generator=generator("start", name)))
+    optimizer, fresh = torch.optim.Adam(model.parameters(), 0.01), tokens(8, 200, 4, key="fresh")
+    for part in range(6):  # most need two
+        for number in range(50):
+            source = tokens(8, 32, 4, key=(part, number))
             loss = F.cross_entropy(model(source, source.flip(1)).flatten(0, 1), source.flip(1).flatten())
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -796,13 +886,13 @@ def test_a_translator_learns_to_reverse(impl: Recurrence) -> None:
             optimizer.step()
         with torch.no_grad():
             right = (model(fresh).argmax(-1) == fresh.flip(1)).all(-1).float().mean()
-        if right >= 0.95:
+        if right >= 0.9:
             break
-    assert right >= 0.95
+    assert right >= 0.9
 
 
 @robust
-@rejects()
+@rejects("padding_is_made_unlikely", "nan_for_an_empty_source", "padding_scores_minus_1e9")
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_a_source_that_is_all_padding_gives_zeros(
     impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int
@@ -823,7 +913,7 @@ def test_a_source_that_is_all_padding_gives_zeros(
 
 
 @robust
-@rejects()
+@rejects("state_in_float32", "padding_scores_minus_1e9")
 @for_all(x="batch input_size", h="batch hidden_size", keys="batch (2 key) d_key", examples=3)
 def test_recurrent_modules_work_in_float16(impl: Recurrence, x: Tensor, h: Tensor, keys: Tensor) -> None:
     """In float16 cell and attention give finite numbers, with padding too.
@@ -839,7 +929,7 @@ def test_recurrent_modules_work_in_float16(impl: Recurrence, x: Tensor, h: Tenso
 
 
 @robust
-@rejects()
+@rejects("looks_at_one_word_after_another")
 @for_all(q="batch d_k", v="batch d_v", d_attention=axis("d_attention"), examples=2)
 def test_the_way_through_attention_does_not_grow(impl: Recurrence, q: Tensor, v: Tensor, d_attention: int) -> None:
     """From the first word to an answer it is as many steps in a long source as in a short one.
@@ -861,7 +951,7 @@ def test_the_way_through_attention_does_not_grow(impl: Recurrence, q: Tensor, v:
 
 
 @robust
-@rejects()
+@rejects("asks_whether_the_state_is_empty", "source_mask_on_the_cpu")
 @for_all(x="batch input_size", h="batch hidden_size", keys="batch key d_key", mask=booleans("batch key"), examples=3)
 def test_recurrent_modules_stay_on_their_device(
     impl: Recurrence, x: Tensor, h: Tensor, keys: Tensor, mask: Tensor

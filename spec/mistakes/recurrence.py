@@ -482,6 +482,15 @@ class the_query_is_not_asked(BahdanauAttention):  # noqa: N801
 
 
 @instead_of(BahdanauAttention)
+class earlier_words_weigh_more(BahdanauAttention):  # noqa: N801
+    """A score depends on where its word stands. It depends on the query and the key alone."""
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """A little less for each place."""
+        return _answer(_scores(self, query, keys) - 0.1 * torch.arange(keys.shape[1]).to(keys), keys, mask)
+
+
+@instead_of(BahdanauAttention)
 class d_attention_is_ignored(BahdanauAttention):  # noqa: N801
     """The hidden layer is as wide as the query, whatever d_attention is."""
 
