@@ -69,14 +69,14 @@ class Recurrence(Protocol):
         ...
 
 
-def _cell(impl: Recurrence, x: Tensor, h: Tensor) -> Any:
+def _cell(make: Callable[..., Any], x: Tensor, h: Tensor) -> Any:
     """A cell of these sizes, off its start."""
-    return perturb(impl.LSTMCell(input_size=x.shape[-1], hidden_size=h.shape[-1])).to(x.dtype)
+    return perturb(make(input_size=x.shape[-1], hidden_size=h.shape[-1])).to(x.dtype)
 
 
-def _attention(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> Any:
+def _attention(make: Callable[..., Any], query: Tensor, keys: Tensor, d_attention: int) -> Any:
     """An attention of these sizes, off its start."""
-    made = impl.BahdanauAttention(d_query=query.shape[-1], d_key=keys.shape[-1], d_attention=d_attention)
+    made = make(d_query=query.shape[-1], d_key=keys.shape[-1], d_attention=d_attention)
     return perturb(made).to(query.dtype)
 
 
@@ -100,7 +100,7 @@ def test_h_is_never_larger_than_one(impl: Recurrence, x: Tensor, h: Tensor, c: T
 
     Hint: `h = output * torch.tanh(c)`, and h comes first.
     """
-    h, _ = _cell(impl, x, h)(x, (h, 20 * c))
+    h, _ = _cell(impl.LSTMCell, x, h)(x, (h, 20 * c))
     assert (h.abs() <= 1).all()
 
 
@@ -116,7 +116,7 @@ def test_a_step_adds_at_most_one_to_a_cell(impl: Recurrence, x: Tensor, h: Tenso
 
     Hint: a sigmoid bends the three gates, tanh the candidate.
     """
-    _, after = _cell(impl, x, h)(20 * x, (h, c))
+    _, after = _cell(impl.LSTMCell, x, h)(20 * x, (h, c))
     assert (after.abs() <= c.abs() + 1 + 1e-5).all()
 
 
@@ -131,7 +131,7 @@ def test_a_cell_can_be_written_up_and_down(impl: Recurrence, x: Tensor, h: Tenso
 
     Hint: the candidate is bent by tanh, which has both signs; only the gates are sigmoids.
     """
-    _, c = _cell(impl, x, h)(10 * x, (h, torch.zeros_like(h)))
+    _, c = _cell(impl.LSTMCell, x, h)(10 * x, (h, torch.zeros_like(h)))
     assert (c > 0).any()
     assert (c < 0).any()
 
@@ -156,7 +156,7 @@ def test_a_cell_is_kept_in_part(impl: Recurrence, x: Tensor, h: Tensor, c: Tenso
 
     Hint: `forget * c + input * candidate`; the gates read x and h alone.
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     empty, once, twice = (cell(x, (h, scale * c))[1] for scale in (0, 1, 2))
     share = (once - empty) / c
     assert (share > 0).all()
@@ -183,7 +183,7 @@ def test_h_shows_a_part_of_the_new_cell(impl: Recurrence, x: Tensor, h: Tensor, 
 
     Hint: first the new c, then h from it.
     """
-    h, c = _cell(impl, x, h)(x, (h, c))
+    h, c = _cell(impl.LSTMCell, x, h)(x, (h, c))
     share = h / c.tanh()
     assert (share > 0).all()
     assert (share < 1).all()
@@ -198,7 +198,7 @@ def test_both_x_and_h_reach_the_gates(impl: Recurrence, x: Tensor, h: Tensor, c:
 
     Hint: two products, `x @ weight_ih.T` and `h @ weight_hh.T`, and their sum.
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     before = torch.stack(cell(x, (h, c)))
     for after in (torch.stack(cell(x + 1, (h, c))), torch.stack(cell(x, (h + 1, c)))):
         assert ((after - before).abs().amax((0, 2)) > 1e-9).all()
@@ -211,7 +211,7 @@ def test_states_of_a_batch_are_independent(impl: Recurrence, x: Tensor, h: Tenso
 
     Hint: does anything in your step sum or average over the first axis?
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     alone = [torch.stack(cell(*each[:1], each[1:])) for each in zip(x.split(1), h.split(1), c.split(1), strict=True)]
     assert_close(torch.stack(cell(x, (h, c))), torch.cat(alone, 1))
 
@@ -225,7 +225,7 @@ def test_a_cell_keeps_nothing_to_itself(impl: Recurrence, x: Tensor, h: Tensor, 
 
     Hint: no `self.h = …` in forward.
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     first = torch.stack(cell(x, (h, c)))
     cell(-x, (c, h))
     assert_close(torch.stack(cell(x, (h, c))), first)
@@ -252,7 +252,7 @@ def test_every_parameter_of_a_cell_learns(impl: Recurrence, x: Tensor, h: Tensor
 
     Hint: `nn.Parameter` for each, and every one of them used, both biases included.
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     out = torch.cat(cell(x, (h, c)))
     parameters = [p for p in cell.parameters() if p.requires_grad]
     assert leaves(out) == set(parameters)
@@ -321,9 +321,9 @@ GATES = ("input", "forget", "candidate", "output")  # in torch's order
 OPEN, SHUT = 60.0, -60.0
 
 
-def _with_gates(impl: Recurrence, x: Tensor, h: Tensor, recurrent: float = 0.3, **gates: float) -> Any:
+def _with_gates(make: Callable[..., Any], x: Tensor, h: Tensor, recurrent: float = 0.3, **gates: float) -> Any:
     """A cell of random weights in which the named gates are held open or shut by their bias."""
-    cell = impl.LSTMCell(input_size=x.shape[-1], hidden_size=h.shape[-1])
+    cell = make(input_size=x.shape[-1], hidden_size=h.shape[-1])
     state = random_state(_shapes(x.shape[-1], h.shape[-1]))
     state["weight_hh"] = state["weight_hh"] * recurrent / 0.3
     for name, value in gates.items():
@@ -348,9 +348,9 @@ def test_the_forget_gate_keeps_or_empties(impl: Recurrence, x: Tensor, h: Tensor
 
     Hint: the second quarter of the rows is the forget gate.
     """
-    latch = _with_gates(impl, x, h, input=SHUT, forget=OPEN)
+    latch = _with_gates(impl.LSTMCell, x, h, input=SHUT, forget=OPEN)
     assert_close(_read(latch, words.unbind(1), (h, c))[-1][1], c)
-    sieve = _with_gates(impl, x, h, forget=SHUT)
+    sieve = _with_gates(impl.LSTMCell, x, h, forget=SHUT)
     assert_close(torch.stack(sieve(x, (h, 10 * c))), torch.stack(sieve(x, (h, -10 * c))))
 
 
@@ -378,7 +378,7 @@ def test_the_input_gate_lets_the_candidate_in(impl: Recurrence, x: Tensor, h: Te
         ({"input": OPEN, "candidate": -60.0}, -1.0),
         ({"input": SHUT, "candidate": 60.0}, 0.0),
     ):
-        assert_close(_with_gates(impl, x, h, **gates)(x, (h, empty))[1], empty + due)
+        assert_close(_with_gates(impl.LSTMCell, x, h, **gates)(x, (h, empty))[1], empty + due)
 
 
 @same_weights
@@ -399,7 +399,7 @@ def test_the_output_gate_hides_and_does_not_change(impl: Recurrence, x: Tensor, 
 
     Hint: the last quarter of the rows is the output gate; it multiplies tanh(c), the new one.
     """
-    shown, hidden = (_with_gates(impl, x, h, output=gate)(x, (h, c)) for gate in (OPEN, SHUT))
+    shown, hidden = (_with_gates(impl.LSTMCell, x, h, output=gate)(x, (h, c)) for gate in (OPEN, SHUT))
     assert_close(shown[0], shown[1].tanh())
     assert_close(hidden[0], torch.zeros_like(h))
     assert_close(hidden[1], shown[1])
@@ -426,7 +426,7 @@ def test_an_open_cell_carries_its_error_on_unchanged(impl: Recurrence, x: Tensor
 
     Hint: no tanh on the way from c to c, and no .detach().
     """
-    cell, c = _with_gates(impl, x, h, recurrent=0.0, forget=OPEN), c.requires_grad_()
+    cell, c = _with_gates(impl.LSTMCell, x, h, recurrent=0.0, forget=OPEN), c.requires_grad_()
     after = _read(cell, randn(100, *x.shape), (h, c))[-1][1]
     assert_close(torch.autograd.grad(after.sum(), c, allow_unused=True)[0], torch.ones_like(c))
 
@@ -444,7 +444,7 @@ def test_a_gradient_through_h_alone_vanishes(impl: Recurrence, x: Tensor, h: Ten
 
     Hint: h is replaced at each step, not added to; c is kept by its forget gate alone.
     """
-    cell, h, c = _with_gates(impl, x, h, forget=SHUT), h.requires_grad_(), c.requires_grad_()
+    cell, h, c = _with_gates(impl.LSTMCell, x, h, forget=SHUT), h.requires_grad_(), c.requires_grad_()
     after = torch.cat(_read(cell, randn(100, *x.shape), (h, c))[-1])
     arrived = torch.stack(torch.autograd.grad(after.sum(), (h, c), materialize_grads=True))
     assert_close(arrived, torch.zeros_like(arrived), atol=1e-6, rtol=0)
@@ -462,7 +462,7 @@ def test_gradients_pass_a_step(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor
 
     Hint: no .detach(), .data or torch.tensor(…) in the step.
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     assert gradients_are_derivatives(lambda x, h, c: torch.cat(cell(x, (h, c))), x, h, c)
 
 
@@ -478,7 +478,7 @@ def test_the_way_through_a_cell_grows_with_the_length(impl: Recurrence, x: Tenso
 
     Hint: is the state cut from the graph somewhere?
     """
-    cell, x, longest = _cell(impl, x, h), x.requires_grad_(), []
+    cell, x, longest = _cell(impl.LSTMCell, x, h), x.requires_grad_(), []
     for length in (3, 6, 9):
         words = [x, *randn(length - 1, *x.shape)]
         fewest, most = steps_between(x, _read(cell, words, (h, h))[-1][0])
@@ -501,17 +501,17 @@ def test_attention_takes_one_pass_where_a_cell_takes_many(impl: Recurrence, word
     Hint: is the state that comes in read at all? Words that are read at once, each from an empty state, must differ.
     """
     batch, length = words.shape[:2]
-    model = impl.DecoderLM(vocab=7, max_length=length, d_model=8, layers=2, heads=2)  # type: ignore[attr-defined]
-    model, ids = perturb(model).eval(), tokens(7, batch, length)
-    one_by_one = torch.stack([model(ids[:, : end + 1])[:, -1] for end in range(length)], 1)
-    assert_close(model(ids), one_by_one, atol=1e-4, rtol=1e-4)
-    cell, empty = _cell(impl, words, h), words.new_zeros(batch * length, h.shape[-1])
+    cell, empty = _cell(impl.LSTMCell, words, h), words.new_zeros(batch * length, h.shape[-1])
     at_once = rearrange(
         cell(words.flatten(0, 1), (empty, empty))[0], "(batch position) h -> position batch h", batch=batch
     )
     read = torch.stack([shown for shown, _ in _read(cell, words.unbind(1), (empty[:batch], empty[:batch]))])
     assert_close(at_once[0], read[0])
     assert ((at_once - read)[1:].abs().amax(-1) > 1e-9).all()
+    model = impl.DecoderLM(vocab=7, max_length=length, d_model=8, layers=2, heads=2)  # type: ignore[attr-defined]
+    model, ids = perturb(model).eval(), tokens(7, batch, length)
+    one_by_one = torch.stack([model(ids[:, : end + 1])[:, -1] for end in range(length)], 1)
+    assert_close(model(ids), one_by_one, atol=1e-4, rtol=1e-4)
 
 
 @rejects("softmax_over_the_sentences", "alignment_by_sigmoids", "scores_returned_as_weights", "weights_before_context")
@@ -525,7 +525,7 @@ def test_weights_are_shares_over_the_source(impl: Recurrence, query: Tensor, key
 
     Hint: `scores.softmax(-1)`, after the scores have lost their last axis.
     """
-    _, weights = _attention(impl, query, keys, d_attention)(query, keys)
+    _, weights = _attention(impl.BahdanauAttention, query, keys, d_attention)(query, keys)
     assert (weights >= 0).all()
     assert_close(weights.sum(-1), torch.ones(len(query)))
 
@@ -543,7 +543,7 @@ def test_the_context_is_the_average_of_the_keys(
 
     Hint: the keys as they came in, d_key wide; their projection serves the scores alone.
     """
-    context, weights = _attention(impl, query, keys, d_attention)(query, keys)
+    context, weights = _attention(impl.BahdanauAttention, query, keys, d_attention)(query, keys)
     assert_close(context, einsum(weights, keys, "batch key, batch key d_key -> batch d_key"))
 
 
@@ -558,7 +558,7 @@ def test_the_order_of_the_source_does_not_matter(
 
     Hint: each score depends on the query and its own key alone.
     """
-    attention, order = _attention(impl, query, keys, d_attention), torch.arange(keys.shape[1]).roll(1)
+    attention, order = _attention(impl.BahdanauAttention, query, keys, d_attention), torch.arange(keys.shape[1]).roll(1)
     (context, weights), (same, moved) = attention(query, keys), attention(query, keys[:, order])
     assert_close(same, context)
     assert_close(moved, weights[:, order])
@@ -576,7 +576,7 @@ def test_the_query_decides_where_to_look(impl: Recurrence, query: Tensor, keys: 
 
     Hint: tanh of the sum, `tanh(query + key)`, not the sum of two.
     """
-    attention = _attention(impl, query, keys, d_attention)
+    attention = _attention(impl.BahdanauAttention, query, keys, d_attention)
     moved = attention(query + 1, keys)[1] - attention(query, keys)[1]
     assert (moved.abs().amax(-1) > 1e-9).all()
 
@@ -592,7 +592,7 @@ def test_query_and_key_are_added(impl: Recurrence, query: Tensor, keys: Tensor, 
 
     Hint: additive attention adds: `query(q) + key(k)`.
     """
-    _, weights = _attention(impl, query, keys, d_attention)(0 * query, keys)
+    _, weights = _attention(impl.BahdanauAttention, query, keys, d_attention)(0 * query, keys)
     assert (weights.amax(-1) - weights.amin(-1) > 1e-9).all()
 
 
@@ -608,7 +608,7 @@ def test_scores_are_bounded_by_tanh(impl: Recurrence, query: Tensor, keys: Tenso
 
     Hint: tanh stands between the sum and the last layer.
     """
-    attention = _attention(impl, query, keys, d_attention)
+    attention = _attention(impl.BahdanauAttention, query, keys, d_attention)
     _, weights = attention(query, 1e8 * keys)
     assert (weights > 0).all()
     assert_close(attention(query, 1e10 * keys)[1], weights, atol=1e-6, rtol=1e-5)
@@ -690,7 +690,10 @@ def test_padding_is_not_looked_at(
 
     Hint: `scores.masked_fill(~mask, -math.inf)` before the softmax; a mask is True where the query may look.
     """
-    attention, visible = _attention(impl, query, keys, d_attention), torch.arange(keys.shape[1]) % 2 == 0
+    attention, visible = (
+        _attention(impl.BahdanauAttention, query, keys, d_attention),
+        torch.arange(keys.shape[1]) % 2 == 0,
+    )
     moved = torch.where(rearrange(visible, "key -> key 1"), keys, other)
     context, weights = attention(query, moved, mask=visible.expand(len(query), -1))
     expected, shares = attention(query, keys[:, visible])
@@ -708,7 +711,10 @@ def test_each_sentence_has_its_own_mask(
 
     Hint: the mask is (batch, key), as the scores are: no axis of it is dropped or repeated.
     """
-    attention, mask = _attention(impl, query, keys, d_attention), mask | (torch.arange(keys.shape[1]) == 0)
+    attention, mask = (
+        _attention(impl.BahdanauAttention, query, keys, d_attention),
+        mask | (torch.arange(keys.shape[1]) == 0),
+    )
     rows = zip(query.split(1), keys.split(1), mask.split(1), strict=True)
     alone = [attention(q, k, mask=seen) for q, k, seen in rows]
     context, weights = attention(query, keys, mask=mask)
@@ -729,7 +735,10 @@ def test_padding_gets_no_gradient(impl: Recurrence, query: Tensor, keys: Tensor,
 
     Hint: a weight of exactly zero passes no gradient on; a small one does.
     """
-    attention, visible = _attention(impl, query, keys, d_attention), torch.arange(keys.shape[1]) % 2 == 0
+    attention, visible = (
+        _attention(impl.BahdanauAttention, query, keys, d_attention),
+        torch.arange(keys.shape[1]) % 2 == 0,
+    )
     context, weights = attention(query, keys.requires_grad_(), mask=visible.expand(len(query), -1))
     out = (context * randn(*context.shape)).sum() + (weights * randn(*weights.shape)).sum()
     (arrived,) = torch.autograd.grad(out, keys)
@@ -747,7 +756,7 @@ def test_gradients_reach_query_and_source(impl: Recurrence, query: Tensor, keys:
 
     Hint: no .detach(), and no torch.tensor(…) around what was computed.
     """
-    attention = _attention(impl, query, keys, d_attention)
+    attention = _attention(impl.BahdanauAttention, query, keys, d_attention)
     assert gradients_are_derivatives(lambda query, keys: torch.cat(attention(query, keys), -1), query, keys)
 
 
@@ -773,9 +782,9 @@ def test_a_translation_step_does_not_see_the_padding(
     Hint: the mask goes to the attention; the reader may run on over the padding, since nothing of it is fetched.
     """
     short, empty = words.shape[1] // 2, torch.zeros(2, hidden_size)
-    reader = _cell(impl, words, empty)
-    attention = _attention(impl, empty, empty, d_attention)
-    writer = _cell(impl, torch.zeros(2, words.shape[-1] + hidden_size), empty)
+    reader = _cell(impl.LSTMCell, words, empty)
+    attention = _attention(impl.BahdanauAttention, empty, empty, d_attention)
+    writer = _cell(impl.LSTMCell, torch.zeros(2, words.shape[-1] + hidden_size), empty)
     seen = torch.arange(words.shape[1]) < torch.tensor([[words.shape[1]], [short]])
 
     def step(source: Tensor, mask: Tensor | None) -> State:
@@ -807,8 +816,10 @@ def test_recurrent_modules_keep_the_dtype(
     Hint: `x.new_zeros(…)` or `zeros_like` keep the type, `torch.zeros(…)` does not.
     """
     x, h, keys = x.to(dtype), h.to(dtype), keys.to(dtype)
-    state = _cell(impl, x, h)(x, (h, h))
-    context, weights = _attention(impl, h, keys, 5)(h, keys, mask=torch.ones(keys.shape[:2], dtype=torch.bool))
+    state = _cell(impl.LSTMCell, x, h)(x, (h, h))
+    context, weights = _attention(impl.BahdanauAttention, h, keys, 5)(
+        h, keys, mask=torch.ones(keys.shape[:2], dtype=torch.bool)
+    )
     assert all(each.dtype == dtype for each in (*state, context, weights))
 
 
@@ -821,7 +832,7 @@ def test_large_inputs_do_not_overflow_a_cell(impl: Recurrence, x: Tensor, h: Ten
 
     Hint: `torch.sigmoid` and `torch.tanh` instead of exponentials of your own.
     """
-    cell = _cell(impl, x, h)
+    cell = _cell(impl.LSTMCell, x, h)
     state = cell(1e4 * x, (h, c))
     assert finite(*state)
     assert finite(*torch.autograd.grad(torch.cat(state).sum(), list(cell.parameters()), materialize_grads=True))
@@ -833,13 +844,15 @@ class _Translator(nn.Module):
     The writer starts empty: all that it knows of the source came through its attention.
     """
 
-    def __init__(self, impl: Recurrence, vocab: int, hidden: int = 32, d_model: int = 16) -> None:
+    def __init__(
+        self, cell: Callable[..., Any], attention: Callable[..., Any], vocab: int, hidden: int = 32, d_model: int = 16
+    ) -> None:
         super().__init__()
         self.hidden, self.start = hidden, vocab
         self.words = nn.Embedding(vocab + 1, d_model)
-        self.reader = impl.LSTMCell(input_size=d_model, hidden_size=hidden)
-        self.attention = impl.BahdanauAttention(d_query=hidden, d_key=hidden, d_attention=16)
-        self.writer = impl.LSTMCell(input_size=d_model + hidden, hidden_size=hidden)
+        self.reader = cell(input_size=d_model, hidden_size=hidden)
+        self.attention = attention(d_query=hidden, d_key=hidden, d_attention=16)
+        self.writer = cell(input_size=d_model + hidden, hidden_size=hidden)
         self.head = nn.Linear(2 * hidden, vocab)
 
     def forward(
@@ -870,7 +883,7 @@ def test_a_translator_learns_to_reverse(impl: Recurrence) -> None:
 
     Hint: every part holds alone? Then look at what connects them: gradients through the state and the weights.
     """
-    model = _Translator(impl, vocab=8)
+    model = _Translator(impl.LSTMCell, impl.BahdanauAttention, vocab=8)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             size = 1.7 if name == "words.weight" else 0.25
@@ -903,7 +916,10 @@ def test_a_source_that_is_all_padding_gives_zeros(
 
     Hint: fill the weights with 0 where the mask is False, after the softmax as well.
     """
-    attention, mask = _attention(impl, query, keys, d_attention), torch.ones(keys.shape[:2], dtype=torch.bool)
+    attention, mask = (
+        _attention(impl.BahdanauAttention, query, keys, d_attention),
+        torch.ones(keys.shape[:2], dtype=torch.bool),
+    )
     mask[0] = False
     context, weights = attention(query.requires_grad_(), keys.requires_grad_(), mask=mask)
     assert not weights[0].any()
@@ -924,7 +940,10 @@ def test_recurrent_modules_work_in_float16(impl: Recurrence, x: Tensor, h: Tenso
     """
     x, h, keys = x.half(), h.half(), keys.half()
     mask = (torch.arange(keys.shape[1]) % 2 == 0).expand(len(keys), -1)
-    state, found = _cell(impl, x, h)(x, (h, h)), _attention(impl, h, keys, 5)(h, keys, mask=mask)
+    state, found = (
+        _cell(impl.LSTMCell, x, h)(x, (h, h)),
+        _attention(impl.BahdanauAttention, h, keys, 5)(h, keys, mask=mask),
+    )
     assert all(each.dtype == torch.float16 and finite(each) for each in (*state, *found))
 
 
@@ -940,7 +959,7 @@ def test_the_way_through_attention_does_not_grow(impl: Recurrence, q: Tensor, v:
 
     Hint: one product over all positions, no loop over them.
     """
-    additive, v = _attention(impl, q, v, d_attention), v.requires_grad_()
+    additive, v = _attention(impl.BahdanauAttention, q, v, d_attention), v.requires_grad_()
     ways = []
     for length in (4, 8, 16):
         source = torch.stack([v, *randn(length - 1, *v.shape)], 1)
@@ -962,6 +981,6 @@ def test_recurrent_modules_stay_on_their_device(
 
     Hint: parameters move with the module; other tensors need `device=x.device`.
     """
-    cell, attention = _cell(impl, x, h).to("meta"), _attention(impl, h, keys, 5).to("meta")
+    cell, attention = _cell(impl.LSTMCell, x, h).to("meta"), _attention(impl.BahdanauAttention, h, keys, 5).to("meta")
     x, h, keys, mask = x.to("meta"), h.to("meta"), keys.to("meta"), mask.to("meta")
     assert all(each.device.type == "meta" for each in (*cell(x, (h, h)), *attention(h, keys, mask=mask)))
