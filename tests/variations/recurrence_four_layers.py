@@ -18,8 +18,9 @@ class LSTMCell(nn.Module):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.sizes = input_size, hidden_size
-        for name in LAYERS:
-            setattr(self, name, nn.Linear(input_size + hidden_size, hidden_size))
+        self.enter, self.stay, self.idea, self.speak = (
+            nn.Linear(input_size + hidden_size, hidden_size) for _ in range(4)
+        )
         with torch.no_grad():
             self.stay.bias.fill_(1.0)  # remembers from the start (Jozefowicz et al. 2015)
 
@@ -27,21 +28,21 @@ class LSTMCell(nn.Module):
         """As on the blackboard."""
         h, c = state
         both = torch.cat((x, h), dim=1)
-        i, f, g, o = (getattr(self, name)(both) for name in LAYERS)
+        i, f, g, o = self.enter(both), self.stay(both), self.idea(both), self.speak(both)
         kept, added = f.sigmoid() * c, i.sigmoid() * torch.tanh(g)
         new = kept + added
         return torch.tanh(new) * o.sigmoid(), new
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         names = [f"{prefix}{name}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        if all(name in state for name in names):
-            of_x, of_h, first, second = (state.pop(name) for name in names)
+        if all(name in state_dict for name in names):
+            of_x, of_h, first, second = (state_dict.pop(name) for name in names)
             for name, x, h, one, two in zip(
                 LAYERS, of_x.chunk(4), of_h.chunk(4), first.chunk(4), second.chunk(4), strict=True
             ):
-                state[f"{prefix}{name}.weight"] = torch.cat((x, h), dim=1)
-                state[f"{prefix}{name}.bias"] = one + two
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+                state_dict[f"{prefix}{name}.weight"] = torch.cat((x, h), dim=1)
+                state_dict[f"{prefix}{name}.bias"] = one + two
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class BahdanauAttention(nn.Module):
@@ -62,9 +63,9 @@ class BahdanauAttention(nn.Module):
         weights = power / torch.where(total > 0, total, torch.ones_like(total))
         return (weights[:, :, None] * keys).sum(1), weights
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         names = [f"{prefix}{name}.weight" for name in ("query", "key", "score")]
-        if all(name in state for name in names):
-            w, u, v = (state.pop(name) for name in names)
-            state[f"{prefix}energy.weight"], state[f"{prefix}v"] = torch.cat((w, u), dim=1), v[0]
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+        if all(name in state_dict for name in names):
+            w, u, v = (state_dict.pop(name) for name in names)
+            state_dict[f"{prefix}energy.weight"], state_dict[f"{prefix}v"] = torch.cat((w, u), dim=1), v[0]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
