@@ -212,9 +212,8 @@ def test_states_of_a_batch_are_independent(impl: Recurrence, x: Tensor, h: Tenso
     Hint: does anything in your step sum or average over the first axis?
     """
     cell = _cell(impl.LSTMCell, x, h)
-    alone = [
-        torch.stack(cell(*each[:1], each[1:])) for each in zip(*(each.chunk(len(x)) for each in (x, h, c)), strict=True)
-    ]
+    rows = zip(*(each.chunk(len(x)) for each in (x, h, c)), strict=True)
+    alone = [torch.stack(cell(word, (shown, kept))) for word, shown, kept in rows]
     assert_close(torch.stack(cell(x, (h, c))), torch.cat(alone, 1))
 
 
