@@ -12,5 +12,6 @@ CHAPTERS: Final = (  # the order of the curriculum, and the only place that know
     "data",
     "training",
     "generation",
+    "recurrence",
     "server",
 )

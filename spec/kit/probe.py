@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -90,6 +91,27 @@ def history(out: Tensor) -> set[object]:
             found.add(step)
             waiting += [before for before, _ in step.next_functions]
     return found
+
+
+def steps_between(start: Tensor, out: Tensor) -> tuple[int, int]:
+    """How many steps of the computation lie between a leaf and a result: on the shortest way and on the longest.
+
+    No step of a way can begin before the one in front of it has ended; (0, 0) where no way leads from one to the other.
+    """
+    known: dict[object, tuple[int, int] | None] = {}
+    waiting: list[Any] = [out.grad_fn] if out.grad_fn is not None else []
+    while waiting:
+        step = waiting[-1]
+        before = [one for one, _ in step.next_functions if one is not None]
+        if left := [one for one in before if one not in known]:
+            waiting += left
+            continue
+        waiting.pop()
+        ways = [way for one in before if (way := known[one]) is not None]
+        known[step] = (1 + min(way[0] for way in ways), 1 + max(way[1] for way in ways)) if ways else None
+        if getattr(step, "variable", None) is start:
+            known[step] = (0, 0)
+    return known.get(out.grad_fn) or (0, 0)
 
 
 def leaves(out: Tensor) -> set[Tensor]:

@@ -1,0 +1,1 @@
+"""The curriculum's questions, answered by measurement: `python -m tests.experiments.NAME`."""
