@@ -94,7 +94,8 @@ SMALL = 20_000  # numbers of a module whose weights are remembered
 def _effects(arguments: dict[str, Any]) -> list[Any]:
     """What a call has left in the modules and optimizers that it was given: weights, gradients, modes, spies' lists."""
     found: list[Any] = []
-    for value in arguments.values():
+    for given in arguments.values():
+        value = given.module if isinstance(given, nn.parallel.DistributedDataParallel) else given
         if isinstance(value, nn.Module):
             parameters = list(value.parameters())
             if sum(parameter.numel() for parameter in parameters) <= SMALL:

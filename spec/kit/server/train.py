@@ -91,7 +91,7 @@ class Run:
     def _wrapped(self) -> nn.Module:
         if self.settings.precision == "bfloat16":
             autocast = torch.autocast(self.ranks.device.type, torch.bfloat16)
-            self.plain.forward = autocast(self.plain.forward)  # type: ignore[method-assign]
+            self.plain.forward = autocast(self.plain.forward)
         if self.settings.sharded:
             for block in getattr(self.plain, "blocks", []):
                 fully_shard(block)
