@@ -172,6 +172,18 @@ def test_a_run_can_be_read_and_resumed_from_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
+def test_a_spread_model_is_saved_by_two_and_goes_on_in_one(tmp_path: Path) -> None:
+    """`--sharded` by FSDP2; its checkpoint knows no number of processes."""
+    impl = Implementation("reference", ROOT)
+    words = ("--evaluate-every=10", "--save-every=10", "--d-model=16", "--batch=8", "--sharded")
+    trials.ran(impl, TWO, tmp_path, *words, "--steps=20")
+    trials.ran(impl, Devices("cpu", 1), tmp_path, *words, "--steps=30")
+    found = folder.losses(tmp_path, "validation_loss")
+    assert found == sorted(found, reverse=True)
+    assert len(found) == 3
+
+
+@pytest.mark.processes
 def test_a_run_says_what_is_wrong_with_its_checkpoint(tmp_path: Path) -> None:
     """In one line, without a traceback."""
     impl, one = Implementation("reference", ROOT), Devices("cpu", 1)
