@@ -15,7 +15,7 @@ from spec.kit.verdict import NotOffered
 
 STORY = "attest"  # the key of a story among a report's user properties
 FAILED = pytest.StashKey[set[str]]()  # the chapters in which a requirement has failed
-ON_DEMAND = ("shakespeare", "nightly", "gpu", "multi_gpu")  # run only where -m names them
+ON_DEMAND = ("shakespeare", "redesign", "nightly", "gpu", "multi_gpu")  # run only where -m names them
 MARKS = {
     "rejects(*names)": "the mistakes that must fail this requirement",
     "robust": "the second level: what a careful engineer's version meets",
@@ -23,6 +23,7 @@ MARKS = {
     "patience(seconds)": "how long one call into the implementation may compute",
     "training": "trains the implementation for seconds",
     "shakespeare": "trains on the complete works for minutes (-m shakespeare)",
+    "redesign": "trains four encoders side by side for minutes (-m redesign)",
     "nightly": "many seeds (-m nightly)",
     "gpu": "needs one CUDA device (-m gpu)",
     "multi_gpu": "needs two or more CUDA devices (-m multi_gpu)",
