@@ -58,9 +58,9 @@ class ParallelBlock(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """What the heads find."""
-        parts = (split_heads(each, self.attention.heads) for each in (query, key, value))
-        dropout = self.attention.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(*parts, mask, dropout_p=dropout)
+        query, key, value = (split_heads(each, self.attention.heads) for each in (query, key, value))
+        dropout = self.attention.dropout if self.training else 0.0  # the kernel knows nothing of eval()
+        found = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
         out: Tensor = self.attention.output(merge_heads(found))
         return out
 
@@ -129,7 +129,7 @@ class ShapedAttention(nn.Module):
         (query, key), value = self._look(x), self._value(x)
         weights = attention_weights(query, key, mask)
         uniform = attention_weights(torch.zeros_like(query), key, mask)
-        mean = einsum(uniform, value, "batch head query key, batch head key d -> batch head query d")
+        mean = uniform @ value
         alpha, beta, gamma = self._gains(value, mean)
         identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         return alpha * identity + (beta * weights - gamma * uniform)
@@ -147,7 +147,7 @@ class ShapedAttention(nn.Module):
 
     def _gains(
         self, value: Float[Tensor, "batch head query d"], mean: Float[Tensor, "batch head #query d"]
-    ) -> tuple[Float[Tensor, "*batch head query 1"], ...]:
+    ) -> tuple[Float[Tensor, "*batch head #query 1"], ...]:
         """alpha, beta and gamma, ready to be multiplied with something of every query."""
         return tuple(rearrange(gain, "head -> head 1 1") for gain in (self.alpha, self.beta, self.gamma))
 
@@ -254,7 +254,7 @@ class _AdaptiveAttention(ShapedAttention):
 
     def _gains(
         self, value: Float[Tensor, "batch head query d"], mean: Float[Tensor, "batch head #query d"]
-    ) -> tuple[Float[Tensor, "*batch head query 1"], ...]:
+    ) -> tuple[Float[Tensor, "*batch head #query 1"], ...]:
         """Each gain plus adapt times three statistics: value · value, value · mean, mean · mean."""
         pairs = ((value, value), (value, mean), (mean, mean))
         statistics = torch.stack([(a * b).mean(-1).expand(value.shape[:-1]) for a, b in pairs], -1)

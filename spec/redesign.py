@@ -30,7 +30,7 @@ from spec.kit.draw import axis, booleans, doubles, for_all, normal, randn, token
 from spec.kit.encoder import Encoder
 from spec.kit.marks import patience, rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom
-from spec.kit.side_by_side import side_by_side
+from spec.kit.side_by_side import Blocks, side_by_side
 from spec.kit.weights import fit, give, perturb, random_state, take
 
 
@@ -177,7 +177,7 @@ def test_the_sides_of_a_parallel_block_do_not_read_each_other(impl: Redesign, x:
     assert moved.abs().max() > 1e-3
 
 
-def only(key: int, length: int) -> Bool[Tensor, "position key"]:
+def only(key: int, length: int) -> Bool[Tensor, "length length"]:
     """A mask that shows one key to all."""
     return (torch.arange(length) == key).expand(length, -1)
 
@@ -266,6 +266,12 @@ def test_a_parallel_block_drops_in_training_alone(impl: Redesign, x: Tensor, hea
 # --- shaped attention
 
 
+def matrix_of(attention: Any, x: Tensor, mask: Tensor | None = None) -> Float[Tensor, "batch head query key"]:
+    """What is multiplied with the values."""
+    matrix: Tensor = attention.matrix(x, mask=mask)
+    return matrix
+
+
 @rejects(
     "queries_start_at_random",
     "query_bias_starts_at_random",
@@ -298,7 +304,7 @@ def test_a_fresh_shaped_attention_is_the_identity(
     mask = lower_triangle(x.shape[1]) if causal else None
     assert_close(attention(x, mask=mask), x, atol=1e-5, rtol=1e-5)
     identity = torch.eye(x.shape[1]).expand(len(x), heads, -1, -1)
-    assert_close(attention.matrix(x, mask=mask), identity, atol=1e-5, rtol=1e-5)
+    assert_close(matrix_of(attention, x, mask=mask), identity, atol=1e-5, rtol=1e-5)
 
 
 @rejects(
@@ -320,8 +326,8 @@ def test_all_rows_of_a_head_sum_to_the_same(impl: Redesign, x: Tensor, heads: in
     """
     attention = perturb(impl.ShapedAttention(d_model=x.shape[-1], heads=heads)).double()
     visible = mask | torch.eye(x.shape[1], dtype=torch.bool)
-    of_heads = attention.matrix(x * 0)[0].sum(-1)[:, 0]
-    for sums in (attention.matrix(x, mask=visible).sum(-1), attention.matrix(x).sum(-1)):
+    of_heads = matrix_of(attention, x * 0)[0].sum(-1)[:, 0]
+    for sums in (matrix_of(attention, x, mask=visible).sum(-1), matrix_of(attention, x).sum(-1)):
         assert_close(sums, of_heads[:, None].expand_as(sums), atol=1e-6, rtol=1e-6)
     assert not torch.allclose(of_heads, of_heads.roll(1), atol=1e-4)
 
@@ -340,7 +346,7 @@ def test_values_are_each_heads_slice_of_the_input(impl: Redesign, x: Tensor, hea
     attention = perturb(impl.ShapedAttention(d_model=x.shape[-1], heads=heads)).double()
     visible = mask | torch.eye(x.shape[1], dtype=torch.bool)
     slices = rearrange(x, "batch key (head d) -> batch head key d", head=heads)
-    expected = rearrange(attention.matrix(x, mask=visible) @ slices, "batch head query d -> batch query (head d)")
+    expected = rearrange(matrix_of(attention, x, mask=visible) @ slices, "batch head query d -> batch query (head d)")
     assert_close(attention(x, mask=visible), expected, atol=1e-6, rtol=1e-6)
 
 
@@ -355,7 +361,7 @@ def test_a_hidden_key_has_no_entry_in_the_matrix(impl: Redesign, x: Tensor, mask
     """
     attention = perturb(impl.ShapedAttention(d_model=x.shape[-1], heads=2)).double()
     own = torch.eye(x.shape[1], dtype=torch.bool)
-    matrix = attention.matrix(x, mask=mask | own)
+    matrix = matrix_of(attention, x, mask=mask | own)
     seen = rearrange(mask | own, "batch query key -> batch 1 query key").expand_as(matrix)
     assert_close(matrix.abs() > 1e-9, seen)
 
@@ -386,7 +392,7 @@ def test_the_matrix_is_alpha_identity_plus_beta_softmax_minus_gamma_uniform(
     attention = impl.ShapedAttention(d_model=d_model, heads=heads).double()
     state = given(attention, shaped_parameters(d_model, heads))
     visible = mask | torch.eye(x.shape[1], dtype=torch.bool)
-    assert_close(attention.matrix(x, mask=visible), _matrix(x, heads, state, visible), atol=1e-6, rtol=1e-6)
+    assert_close(matrix_of(attention, x, mask=visible), _matrix(x, heads, state, visible), atol=1e-6, rtol=1e-6)
 
 
 def shaped_parameters(d_model: int, heads: int, first_layer: bool = False) -> dict[str, tuple[int, ...]]:
@@ -459,14 +465,14 @@ def test_a_fresh_shaped_attention_can_learn_where_to_look(impl: Redesign, x: Ten
     Hint: the queries start at 0, the keys at N(0, 0.02); and the gains are parameters.
     """
     attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads).double()
-    sums = attention.matrix(x).sum(-1).detach()
+    sums = matrix_of(attention, x).sum(-1).detach()
     out = attention(x)
     (out * randn(*out.shape, dtype=out.dtype)).sum().backward()
     with torch.no_grad():
         for parameter in attention.parameters():
             assert parameter.grad is not None
-            parameter -= parameter.grad
-    matrix = attention.matrix(x)
+            parameter.sub_(parameter.grad)
+    matrix = matrix_of(attention, x)
     others = matrix.flatten(-2)[..., 1:-1].unfold(-1, x.shape[1], x.shape[1] + 1)
     assert others.std(-1).max() > 1e-7
     assert (matrix.sum(-1) - sums).abs().max() > 1e-3
@@ -489,9 +495,9 @@ def test_at_the_start_the_queries_learn_and_the_keys_do_not(impl: Redesign, x: T
 
     def moved(name: str) -> Tensor:
         give(attention, start | {name: start[name] + 0.1 * randn(*start[name].shape, dtype=x.dtype)})
-        return attention.matrix(x)
+        return matrix_of(attention, x)
 
-    here = attention.matrix(x)
+    here = matrix_of(attention, x)
     assert_close(moved("key.weight"), here, atol=1e-12, rtol=0)
     assert (moved("query.weight") - here).abs().max() > 1e-6
 
@@ -561,7 +567,13 @@ def test_without_norms_the_first_layer_keeps_its_first(impl: Redesign, x: Tensor
 
     Hint: with norm=False, norm_1 is there in the first layer alone, and norm_2 nowhere.
     """
-    options = {"d_model": x.shape[-1], "heads": heads, "d_ff": 16, "parallel": parallel, "residual_gain": 0.0}
+    options: dict[str, Any] = {
+        "d_model": x.shape[-1],
+        "heads": heads,
+        "d_ff": 16,
+        "parallel": parallel,
+        "residual_gain": 0.0,
+    }
     later, first = (impl.SimplifiedBlock(**options, norm=False, first_layer=is_first) for is_first in (False, True))
     assert_close(later(x), x, atol=1e-4, rtol=1e-4)
     sizes = first(x).square().mean(-1)
@@ -609,7 +621,13 @@ def test_the_network_is_relu_without_biases(impl: Redesign, x: Tensor, heads: in
 
     Hint: `down(relu(up(x)))`, `bias=False` in both.
     """
-    options = {"d_model": x.shape[-1], "heads": heads, "d_ff": 16, "parallel": parallel, "residual_gain": 1.0}
+    options: dict[str, Any] = {
+        "d_model": x.shape[-1],
+        "heads": heads,
+        "d_ff": 16,
+        "parallel": parallel,
+        "residual_gain": 1.0,
+    }
     block = impl.SimplifiedBlock(**options, norm=False).double()
     assert_close(block(3 * x), 3 * block(x), atol=1e-6, rtol=1e-6)
     assert (block(x) + block(-x)).abs().max() > 1e-5
@@ -626,7 +644,8 @@ def test_the_network_reads_the_attention_in_sas_alone(impl: Redesign, x: Tensor,
 
     Hint: SAS-P: both read n. SAS: y = b · attention(norm_1(x)) comes first, and the network reads norm_2(y).
     """
-    length, options = x.shape[1], {"d_model": x.shape[-1], "heads": heads, "d_ff": 16}
+    length = x.shape[1]
+    options: dict[str, Any] = {"d_model": x.shape[-1], "heads": heads, "d_ff": 16}
     moved = []
     for parallel in (True, False):
         block = perturb(impl.SimplifiedBlock(**options, parallel=parallel)).double()
@@ -737,7 +756,7 @@ def test_a_simplified_block_has_10_d_squared_weights_instead_of_12(impl: Whole, 
         assert squares(impl.SimplifiedBlock, first_layer=first_layer) == 10 + first_layer
         assert squares(impl.SimplifiedBlock, first_layer=first_layer, parallel=False) == 10 + first_layer
         assert squares(impl.PAFormerBlock, first_layer=first_layer) == 10 + first_layer
-    sizes = {"d_model": heads * d, "heads": heads, "d_ff": 8}
+    sizes: dict[str, Any] = {"d_model": heads * d, "heads": heads, "d_ff": 8}
     assert _count(impl.PAFormerBlock(**sizes)) > _count(impl.SimplifiedBlock(**sizes))
 
 
@@ -835,7 +854,7 @@ def test_pa_former_starts_with_plain_gains(impl: Redesign, x: Tensor, heads: int
 
     Hint: adapt starts at 0, and is added to the gains.
     """
-    sizes = {"d_model": x.shape[-1], "heads": heads, "d_ff": d_ff}
+    sizes: dict[str, Any] = {"d_model": x.shape[-1], "heads": heads, "d_ff": d_ff}
     plain, adaptive = impl.SimplifiedBlock(**sizes).double(), impl.PAFormerBlock(**sizes).double()
     start = take(adaptive, "attention.adapt")
     given(plain, simplified_parameters(**sizes))
@@ -941,7 +960,7 @@ def test_every_block_drops_into_one_encoder(impl: Whole) -> None:
 
     Hint: a block takes x and mask, and returns what x was.
     """
-    sizes = {"d_model": 16, "heads": 2, "d_ff": 64}
+    sizes: dict[str, Any] = {"d_model": 16, "heads": 2, "d_ff": 64}
     makers: list[Callable[[int], nn.Module]] = [
         lambda _: impl.DecoderBlock(**sizes),
         lambda _: impl.ParallelBlock(**sizes),
@@ -968,7 +987,7 @@ def _losses_of_ten_steps(model: Encoder, masked: Tensor, visible: Tensor, rows: 
         slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
         with torch.no_grad():
             for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter -= 0.01 * slope.sign()
+                parameter.sub_(0.01 * slope.sign())
     return losses[0], losses[-1]
 
 
@@ -983,7 +1002,7 @@ def test_heads_that_do_not_divide_a_redesigned_block_are_an_error(
     """
     make = one(kind, impl.ParallelBlock, impl.SimplifiedBlock, impl.PAFormerBlock)
     assert refuses(lambda: make(d_model=d_model, heads=heads, d_ff=16)(randn(2, 3, d_model)))
-    assert refuses(lambda: impl.ShapedAttention(d_model=d_model, heads=heads).matrix(randn(2, 3, d_model)))
+    assert refuses(lambda: matrix_of(impl.ShapedAttention(d_model=d_model, heads=heads), randn(2, 3, d_model)))
 
 
 @rejects("uniform_in_float32", "redesign_adds_in_place")
@@ -1003,7 +1022,7 @@ def test_redesigned_blocks_keep_dtype_and_input(
     assert block(x).dtype == block(x, mask=lower_triangle(x.shape[1])).dtype == dtype
     assert torch.equal(x, before)
     attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads).to(dtype)
-    assert attention(x).dtype == attention.matrix(x, mask=lower_triangle(x.shape[1])).dtype == dtype
+    assert attention(x).dtype == matrix_of(attention, x, mask=lower_triangle(x.shape[1])).dtype == dtype
 
 
 @pytest.mark.redesign
@@ -1021,7 +1040,8 @@ def test_every_redesign_learns_shakespeare_beside_the_standard_block(impl: Whole
     Hint: a block that does not learn here probably starts wrongly: look at its laws at the start.
     """
     with capfd.disabled():
-        results = side_by_side(impl, corpus)
+        blocks = Blocks(impl.DecoderBlock, impl.ParallelBlock, impl.SimplifiedBlock, impl.PAFormerBlock)
+        results = side_by_side(impl, corpus, blocks)
     for result in results:
         assert result.loss < result.unigram
 
@@ -1090,7 +1110,7 @@ def test_tokens_of_zeros_stay_finite(impl: Redesign, x: Tensor, heads: int, kind
 )
 @for_all(x="batch position (heads d)", heads=axis("heads"), kind=KINDS, examples=5)
 def test_a_redesigned_block_with_an_empty_row_stays_finite(impl: Redesign, x: Tensor, heads: int, kind: str) -> None:
-    """A position that sees nothing gives finite numbers and gradients, and disturbs no other.
+    """In every redesigned block a position that sees nothing gives finite numbers, and disturbs no other.
 
     In a shaped attention its row keeps alpha · I: softmax and C have nothing to give.
 
@@ -1104,7 +1124,7 @@ def test_a_redesigned_block_with_an_empty_row_stays_finite(impl: Redesign, x: Te
     assert_close(out[:, 1:], block(x)[:, 1:], atol=1e-5, rtol=1e-4)
     assert finite(out, *torch.autograd.grad(out.square().sum(), list(block.parameters()), materialize_grads=True))
     attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads)
-    assert finite(attention.matrix(x, mask=mask), attention(x, mask=mask))
+    assert finite(matrix_of(attention, x, mask=mask), attention(x, mask=mask))
 
 
 @robust
@@ -1134,4 +1154,4 @@ def test_redesigned_blocks_stay_on_their_device(impl: Redesign, x: Tensor, heads
     make = one(kind, impl.ParallelBlock, impl.SimplifiedBlock, impl.PAFormerBlock)
     block = make(d_model=d_model, heads=heads, d_ff=8).to("meta")
     assert block(x).device.type == block(x, mask=mask).device.type == "meta"
-    assert impl.ShapedAttention(d_model=d_model, heads=heads).to("meta").matrix(x, mask=mask).device.type == "meta"
+    assert matrix_of(impl.ShapedAttention(d_model=d_model, heads=heads).to("meta"), x, mask=mask).device.type == "meta"

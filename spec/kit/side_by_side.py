@@ -83,18 +83,30 @@ class Masked:
         return self.tokens[self.at]
 
 
-def makers(impl: Any, scale: Scale) -> dict[str, Callable[[int], nn.Module]]:
+@dataclass(frozen=True)
+class Blocks:
+    """The constructors of the blocks that are compared."""
+
+    standard: Callable[..., nn.Module]
+    parallel: Callable[..., nn.Module]
+    simplified: Callable[..., nn.Module]
+    adaptive: Callable[..., nn.Module]
+
+
+def makers(blocks: Blocks, scale: Scale) -> dict[str, Callable[[int], nn.Module]]:
     """The one argument in which the encoders differ."""
     sizes = {"d_model": scale.d_model, "heads": scale.heads, "d_ff": 4 * scale.d_model}
     return {
-        "pre-norm": lambda _: impl.DecoderBlock(**sizes),
-        "parallel": lambda _: impl.ParallelBlock(**sizes),
-        "simplified": lambda layer: impl.SimplifiedBlock(**sizes, first_layer=layer == 0),
-        "PA-Former": lambda layer: impl.PAFormerBlock(**sizes, first_layer=layer == 0),
+        "pre-norm": lambda _: blocks.standard(**sizes),
+        "parallel": lambda _: blocks.parallel(**sizes),
+        "simplified": lambda layer: blocks.simplified(**sizes, first_layer=layer == 0),
+        "PA-Former": lambda layer: blocks.adaptive(**sizes, first_layer=layer == 0),
     }
 
 
-def side_by_side(impl: Any, text: str, scale: Scale | None = None, figure: Path = FIGURE) -> list[Result]:
+def side_by_side(
+    impl: Any, text: str, blocks: Blocks, scale: Scale | None = None, figure: Path = FIGURE
+) -> list[Result]:
     """Trains one encoder a kind of block, each step each on the same batch, and shows and draws what came of it."""
     scale = scale or Scale()
     words = impl.tokenize(text)
@@ -105,7 +117,7 @@ def side_by_side(impl: Any, text: str, scale: Scale | None = None, figure: Path 
     held_out = _masked(unseen[:: max(1, len(unseen) // scale.held_out)], len(vocabulary), "held out")
     unigram = kneser_ney.unigram(seen, held_out.targets, len(vocabulary))
     with _unwatched(impl):
-        models = {name: _encoder(make, len(vocabulary), scale) for name, make in makers(impl, scale).items()}
+        models = {name: _encoder(make, len(vocabulary), scale) for name, make in makers(blocks, scale).items()}
         results = [Result(name, _count(model), _count(model.blocks), unigram) for name, model in models.items()]
         show = Console(file=sys.stdout, highlight=False)
         show.print(
@@ -212,7 +224,9 @@ def _step(model: Encoder, optimizer: torch.optim.Optimizer, batch: Masked, rate:
 def _evaluate(model: Encoder, held_out: Masked) -> float:
     model.eval()
     summed = 0.0
-    for seen, at, tokens in zip(held_out.seen.split(32), held_out.at.split(32), held_out.tokens.split(32), strict=True):
+    for seen, at, tokens in zip(
+        *(torch.split(each, 32) for each in (held_out.seen, held_out.at, held_out.tokens)), strict=True
+    ):
         logits = model.logits(model.hidden(seen)[at])
         summed += F.cross_entropy(logits, tokens[at], reduction="sum").item()
     return summed / int(held_out.at.sum())

@@ -465,7 +465,7 @@ class shaped_spreads_nan(_Shaped):  # noqa: N801
 
 @instead_of(ShapedAttention)
 class shaped_heads_cut_to_fit(ShapedAttention):  # noqa: N801
-    """The number of heads is lowered until it divides d_model. It is an error when it does not."""
+    """The shaped attention takes fewer heads where they do not divide d_model. That is an error."""
 
     def __init__(self, d_model: int, heads: int, first_layer: bool = False) -> None:
         super().__init__(d_model, math.gcd(d_model, heads), first_layer)
@@ -476,7 +476,8 @@ class shaped_refuses_without_numbers(ShapedAttention):  # noqa: N801
     """Heads that do not divide d_model are an error whose message names neither number."""
 
     def __init__(self, d_model: int, heads: int, first_layer: bool = False) -> None:
-        assert d_model % heads == 0
+        if d_model % heads:
+            raise ValueError("the heads do not divide d_model")
         super().__init__(d_model, heads, first_layer)
 
 

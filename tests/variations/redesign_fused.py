@@ -121,9 +121,10 @@ class ByTheMean(ShapedAttention):
 
     def __init__(self, d_model: int, heads: int, first_layer: bool = False) -> None:
         super().__init__(d_model, heads, first_layer)
-        self.net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3))
-        nn.init.zeros_(self.net[2].weight)
-        nn.init.zeros_(self.net[2].bias)
+        last = nn.Linear(4, 3)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), last)
 
     def _gains(self, v: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
         statistics = torch.stack([v.square().mean(-1), mean.square().mean(-1)], -1)
