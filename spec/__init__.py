@@ -13,5 +13,6 @@ CHAPTERS: Final = (  # the order of the curriculum, and the only place that know
     "training",
     "generation",
     "recurrence",
+    "redesign",
     "server",
 )

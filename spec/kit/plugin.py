@@ -15,7 +15,7 @@ from spec.kit.verdict import NotOffered, Told
 
 STORY = "attest"  # the key of a story among a report's user properties
 FAILED = pytest.StashKey[set[str]]()  # the chapters in which a requirement has failed
-ON_DEMAND = ("shakespeare", "nightly", "gpu", "multi_gpu", "processes")  # run only where -m names them
+ON_DEMAND = ("shakespeare", "redesign", "nightly", "gpu", "multi_gpu", "processes")  # run only where -m names them
 MARKS = {
     "rejects(*names)": "the mistakes that must fail this requirement",
     "robust": "the second level: what a careful engineer's version meets",
@@ -23,6 +23,7 @@ MARKS = {
     "patience(seconds)": "how long one call into the implementation may compute",
     "training": "trains the implementation for seconds",
     "shakespeare": "trains on the complete works for minutes (-m shakespeare)",
+    "redesign": "trains four encoders side by side for minutes (-m redesign)",
     "nightly": "many seeds (-m nightly)",
     "gpu": "needs one CUDA device, or --devices=cpu:N (-m gpu)",
     "multi_gpu": "needs two or more CUDA devices, or --devices=cpu:N (-m gpu or -m multi_gpu)",
@@ -168,7 +169,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Adds the story to a requirement's report, and lets a failing one say it instead of a traceback."""
-    if is_requirement(item) and call.excinfo and _on_screen(item.config):
+    skipped = call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception)
+    if is_requirement(item) and call.excinfo and not skipped and _on_screen(item.config):
         call.excinfo.traceback = call.excinfo.traceback[-1:]  # pytest writes all of it down, and nobody sees it
     report = yield
     if not is_requirement(item) or not item.config.option.impl or item.config.option.impl == "reference":

@@ -86,3 +86,32 @@ def perturb(module: Any, scale: float = 0.2) -> Any:
         noise = torch.randn(parameter.shape, generator=draw.generator("perturb", zlib.crc32(name.encode())))
         parameter += scale * noise.to(parameter)
     return module
+
+
+def take(module: nn.Module, *due: str) -> dict[str, Tensor]:
+    """The module's state by canonical names; raises CannotCheck where one that is due has another name."""
+    names = {own: canonical for canonical, own in _own_names(module).items()}
+    state = {names.get(name, name): value.detach().clone() for name, value in module.state_dict().items()}
+    if missing := set(due) - set(state):
+        raise CannotCheck(_how_to_map(module, set(state) - set(due), missing))
+    return state
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], optional: Iterable[str] = ()) -> dict[str, Tensor]:
+    """The state as the module can hold it: axes of size 1 are free, and it may do without what is optional.
+
+    It does without only where all that it has is named canonically: else it may have the same under another name.
+    """
+    names, mine = _own_names(module), module.state_dict()
+    own = {name: _own(name, names) for name in state}
+    foreign = set(mine) - {name for name, _ in module.named_buffers()} - set(own.values())
+    left_out = set() if foreign else {name for name in optional if own.get(name) not in mine}
+    return {
+        name: value.reshape(mine[own[name]].shape) if _differ_by_ones(value, mine.get(own[name])) else value
+        for name, value in state.items()
+        if name not in left_out
+    }
+
+
+def _differ_by_ones(value: Tensor, mine: Tensor | None) -> bool:
+    return mine is not None and [n for n in value.shape if n != 1] == [n for n in mine.shape if n != 1]
