@@ -17,6 +17,7 @@ from spec.kit.catalogue import Requirement
 from spec.kit.story import MET, NOT_COUNTED, NOT_OFFERED, SKIPPED, UNCHECKED, UNMET, UNWRITTEN, WAITING, Story
 
 SIGNS = {MET: "●", UNMET: "○", UNWRITTEN: "·", WAITING: "–", UNCHECKED: "?", NOT_OFFERED: "×", SKIPPED: "s"}
+MOST = 8  # requirements that are listed by name where they are left out
 WIDTH = 100  # of the plain text; a terminal has its own
 
 
@@ -158,7 +159,9 @@ def _left_out(stories: Sequence[Story]) -> RenderableType:
         mine = [story for story in stories if story.state == state]
         if mine:
             lines.append(f"{head} ({len(mine)}, not counted): ", "yellow")
-            lines.append(", ".join(f"{story.chapter}.{story.name}" for story in mine) + "\n", "dim")
+            names = [f"{story.chapter}.{story.name}" for story in mine]
+            more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+            lines.append(", ".join(names[:MOST]) + more + "\n", "dim")
             for reason in dict.fromkeys(
                 story.why.removeprefix("cannot be checked: ").removeprefix("not offered: ") for story in mine[:3]
             ):

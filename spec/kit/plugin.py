@@ -179,8 +179,8 @@ def pytest_runtest_makereport(
     if call.when != "call" and not (call.when == "setup" and call.excinfo):
         return report
     tested = item.funcargs.get("impl")
-    if not isinstance(tested, Implementation):
-        return report
+    if not isinstance(tested, Implementation):  # what is missing was found before anything was set up
+        tested = Implementation(item.config.option.impl, Path(item.config.invocation_params.dir))
     requirement = catalogue.requirement(item.function)
     told = _tell(requirement, tested, call, _may_come_next(item, requirement))
     if told.state == story.UNMET:
