@@ -12,4 +12,5 @@ CHAPTERS: Final = (  # the order of the curriculum, and the only place that know
     "data",
     "training",
     "generation",
+    "original",
 )
