@@ -108,10 +108,10 @@ class CrossDecoderBlock(_Block):
 class Transformer(nn.Module):
     """Reads a source and says at every position of the target which token comes next.
 
-    Parameters: source.weight (source_vocab, d_model), target.weight (target_vocab, d_model), encoder.N.* (EncoderBlock),
-    decoder.N.* (CrossDecoderBlock), head.weight (target_vocab, d_model); the head has no bias. Where share is True the
-    three matrices are one and the same, and a state dict may name it source.weight, target.weight, head.weight, or
-    several of them. Attributes: pad, the token that both sides are filled with.
+    Parameters: source.weight (source_vocab, d_model), target.weight and head.weight (target_vocab, d_model), and
+    encoder.N.* (EncoderBlock), decoder.N.* (CrossDecoderBlock); the head has no bias. Where share is True the three
+    matrices are one and the same, and a state dict may name it source.weight, target.weight, head.weight, or several
+    of them. Attribute: pad, the token that both sides are filled with.
     Raises: ValueError where share is True and the two vocabularies differ in size, or heads do not divide d_model.
     Source: Vaswani et al. 2017, §3.
     """
@@ -251,8 +251,8 @@ def beam_search(
     """The best sentence found by following the `beams` most likely beginnings side by side.
 
     A sentence that has ended keeps its place among the beams. In the end, sentences of n tokens (the end is one, the
-    start is none) are compared by log p / ((5 + n) / 6)^alpha; unfinished ones count only where none has ended. The
-    rows are as in greedy_search.
+    start is none) are compared by log p / ((5 + n) / 6)^alpha, those that max_length has cut among them. The rows are
+    as in greedy_search.
     Source: Wu et al. 2016, §7 (the penalty, without its coverage term); Vaswani et al. 2017, §6.1.
     """
     with _evaluating(model):
@@ -303,6 +303,5 @@ class _Beams:
     def best(self, alpha: float) -> Int[Tensor, "batch position"]:
         """The winner of every row, cut to the longest of the winners."""
         score = self.score / ((5 + self.length) / 6) ** alpha
-        score = torch.where(self.done | ~self.done.any(-1, keepdim=True), score, -math.inf)
         rows, winner = torch.arange(len(score), device=score.device), score.argmax(-1)
         return self.tokens[rows, winner, : 1 + int(self.length[rows, winner].max())]

@@ -846,7 +846,7 @@ class shared_head_is_due_in_the_state(Transformer):
 
 @instead_of(Transformer)
 class padding_spreads_nan(Transformer):
-    """A source of padding makes every score −∞, and the softmax NaN: it has to answer for a row with nothing visible."""
+    """Where the source is all padding every score is −∞, and the softmax NaN. Such a row needs an answer too."""
 
     def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
         logits = super().decode(target, memory, source)
@@ -871,9 +871,7 @@ def greedy_draws(model: nn.Module, source: Tensor, start: int, end: int, max_len
 
 
 @instead_of(greedy_search)
-def greedy_reads_the_first_position(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int
-) -> Tensor:
+def greedy_reads_the_first_position(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """The next token is taken from the first position's logits. The last position tells what comes next."""
     return _written(model, source, start, lambda logits: logits[:, 0].argmax(-1), max_length - 1)
 
@@ -1053,8 +1051,7 @@ def divides_by_the_length(
     class Plain(_Beams):
         def best(self, alpha: float) -> Tensor:
             self.length = 6 * self.length - 5
-            out = super().best(alpha)
-            return out
+            return super().best(alpha)
 
     return _with(Plain)(model, source, start, end, max_length, beams, alpha)
 
@@ -1067,10 +1064,9 @@ def finished_beams_grow(
 
     class Grown(_Beams):
         def grow(self, log_p: Tensor) -> None:
-            ended, self.done = self.done, torch.zeros_like(self.done)
+            self.done = torch.zeros_like(self.done)
             super().grow(log_p)
             self.done = (self.tokens == self.end).any(-1)
-            del ended
 
     return _with(Grown)(model, source, start, end, max_length, beams, alpha)
 
@@ -1099,11 +1095,8 @@ def the_end_is_free(
 
     class Free(_Beams):
         def grow(self, log_p: Tensor) -> None:
-            before, ended = self.score, self.done
-            free = torch.where(torch.arange(log_p.shape[-1]) == self.end, log_p.clamp_min(-5.0) * 0, log_p)
-            likely = log_p[..., self.end : self.end + 1] > math.log(0.05)
-            super().grow(torch.where(likely, free, log_p))
-            del before, ended
+            is_end = torch.arange(log_p.shape[-1], device=log_p.device) == self.end
+            super().grow(log_p.masked_fill(is_end & (log_p > math.log(0.05)), 0.0))
 
     return _with(Free)(model, source, start, end, max_length, beams, alpha)
 
@@ -1185,4 +1178,3 @@ def beams_with_dropout(
         return _Search()(model, source, start, end, max_length, beams, alpha)
     finally:
         object.__setattr__(model, "eval", kept)
-
