@@ -60,7 +60,8 @@ def by_tokens(pairs: Sequence[Pair], budget: int, source: torch.Generator) -> It
     order = sorted(range(len(pairs)), key=lambda number: _size(pairs[number]) + about[number])
     groups: list[list[Pair]] = [[]]
     for number in order:
-        if groups[-1] and (len(groups[-1]) + 1) * _size(pairs[number]) > budget:
+        grown = [*groups[-1], pairs[number]]
+        if groups[-1] and len(grown) * max(map(_size, grown)) > budget:
             groups.append([])
         groups[-1].append(pairs[number])
     for number in torch.randperm(len(groups), generator=source).tolist():
