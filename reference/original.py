@@ -220,7 +220,7 @@ def _load_either(_model: nn.Module, state: dict[str, Any], prefix: str, *_: obje
 
 @torch.no_grad()
 def greedy_search(
-    model: nn.Module, source: Int[Tensor, "batch key"], start: int, end: int, max_length: int
+    model: Transformer, source: Int[Tensor, "batch key"], start: int, end: int, max_length: int
 ) -> Int[Tensor, "batch position"]:
     """The sentence that takes the most likely token at every step.
 
@@ -240,7 +240,7 @@ def greedy_search(
 
 @torch.no_grad()
 def beam_search(
-    model: nn.Module,
+    model: Transformer,
     source: Int[Tensor, "batch key"],
     start: int,
     end: int,
@@ -266,7 +266,7 @@ def beam_search(
     return hopes.best(alpha)
 
 
-def _pad(model: nn.Module) -> int:
+def _pad(model: Transformer) -> int:
     pad: int = getattr(model, "pad", 0)
     return pad
 

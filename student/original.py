@@ -112,7 +112,7 @@ class Transformer(nn.Module):
 
 
 def greedy_search(
-    model: nn.Module, source: Int[Tensor, "batch key"], start: int, end: int, max_length: int
+    model: Transformer, source: Int[Tensor, "batch key"], start: int, end: int, max_length: int
 ) -> Int[Tensor, "batch position"]:
     """The sentence that takes the most likely token at every step.
 
@@ -124,7 +124,7 @@ def greedy_search(
 
 
 def beam_search(
-    model: nn.Module,
+    model: Transformer,
     source: Int[Tensor, "batch key"],
     start: int,
     end: int,

@@ -273,7 +273,7 @@ class values_are_the_keys_input_shifted(_Steps):
     def _ask(self, x: Tensor, memory: Tensor, mask: Maybe) -> Tensor:
         layer = copy.copy(self.cross_attention)
         layer._modules = dict(self.cross_attention._modules)
-        layer.value = _Rolled(self.cross_attention.value)
+        layer.value = _Rolled(self.cross_attention.value)  # type: ignore[assignment]
         out: Tensor = layer(x, memory, mask=mask)
         return out
 
@@ -504,8 +504,8 @@ class shares_by_copying(_Untied):
 class shares_nothing_by_default(Transformer):
     """Without a word about it nothing is shared. The paper shares: `share=True` is the default."""
 
-    def __init__(self, source_vocab: int, target_vocab: int, *args: Any, share: bool = False, **kwargs: Any) -> None:
-        super().__init__(source_vocab, target_vocab, *args, share=share, **kwargs)
+    def __init__(self, *, share: bool = False, **kwargs: Any) -> None:
+        super().__init__(share=share, **kwargs)
 
 
 @instead_of(Transformer)
@@ -532,7 +532,8 @@ class shared_head_is_cut_off(_Parts):
     """The head uses the shared matrix without its graph, so that it is learned from the embeddings alone."""
 
     def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
-        head, self.head = self.head, nn.Identity()
+        head = self.head
+        self.head = nn.Identity()  # type: ignore[assignment]
         x = super().decode(target, memory, source)
         self.head = head
         return F.linear(x, head.weight.detach())
@@ -854,56 +855,58 @@ class padding_spreads_nan(Transformer):
         return logits.masked_fill(empty, math.nan)
 
 
-def _written(model: nn.Module, source: Tensor, start: int, choose: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+def _written(model: Transformer, source: Tensor, start: int, choose: Callable[[Tensor], Tensor], steps: int) -> Tensor:
     """`steps` tokens, as `choose` picks them from the last position's logits."""
-    memory, target = model.encode(source), source.new_full((len(source), 1), start)  # type: ignore[operator]
+    memory, target = model.encode(source), source.new_full((len(source), 1), start)
     for _ in range(steps):
-        token = choose(model.decode(target, memory, source))  # type: ignore[operator]
+        token = choose(model.decode(target, memory, source))
         target = torch.cat([target, rearrange(token, "batch -> batch 1")], dim=1)
     return target
 
 
 @instead_of(greedy_search)
-def greedy_draws(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_draws(model: Transformer, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """The next token is drawn. Greedy search takes the most likely one."""
     drawn = lambda logits: torch.multinomial(logits[:, -1].softmax(-1), 1)[:, 0]  # noqa: E731
     return _written(model, source, start, drawn, max_length - 1)
 
 
 @instead_of(greedy_search)
-def greedy_reads_the_first_position(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_reads_the_first_position(
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int
+) -> Tensor:
     """The next token is taken from the first position's logits. The last position tells what comes next."""
     return _written(model, source, start, lambda logits: logits[:, 0].argmax(-1), max_length - 1)
 
 
 @instead_of(greedy_search)
-def greedy_forgets_what_it_said(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_forgets_what_it_said(model: Transformer, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """The decoder is given `start` alone, again and again. It has to read everything that was said."""
-    memory, target = model.encode(source), source.new_full((len(source), 1), start)  # type: ignore[operator]
+    memory, target = model.encode(source), source.new_full((len(source), 1), start)
     for _ in range(max_length - 1):
-        token = model.decode(target[:, :1], memory, source)[:, -1:].argmax(-1)  # type: ignore[operator]
+        token = model.decode(target[:, :1], memory, source)[:, -1:].argmax(-1)
         target = torch.cat([target, token], dim=1)
     return target
 
 
 @instead_of(greedy_search)
-def greedy_stops_with_the_first(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_stops_with_the_first(model: Transformer, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """The search stops for all when one sentence has ended. It goes on until all have."""
-    memory, target = model.encode(source), source.new_full((len(source), 1), start)  # type: ignore[operator]
+    memory, target = model.encode(source), source.new_full((len(source), 1), start)
     while target.shape[1] < max_length and not (target == end).any():
-        token = model.decode(target, memory, source)[:, -1:].argmax(-1)  # type: ignore[operator]
+        token = model.decode(target, memory, source)[:, -1:].argmax(-1)
         target = torch.cat([target, token], dim=1)
     return target
 
 
 @instead_of(greedy_search)
-def greedy_ignores_max_length(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_ignores_max_length(model: Transformer, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """max_length is not kept: sentences become longer than it."""
     return greedy_search(model, source, start, end, 2 * max_length)
 
 
 @instead_of(greedy_search)
-def greedy_goes_on_after_the_end(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_goes_on_after_the_end(model: Transformer, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """What has ended goes on with what the model says, while others are not done. It is filled with padding."""
     longest = greedy_search(model, source, start, end, max_length).shape[1]
     return _written(model, source, start, lambda logits: logits[:, -1].argmax(-1), longest - 1)
@@ -911,7 +914,7 @@ def greedy_goes_on_after_the_end(model: nn.Module, source: Tensor, start: int, e
 
 @instead_of(greedy_search)
 def greedy_reads_the_source_each_time(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int
 ) -> Tensor:
     """The source is encoded again for every token. Its memory does not change."""
     out = greedy_search(model, source, start, end, max_length)
@@ -921,14 +924,14 @@ def greedy_reads_the_source_each_time(
 
 
 @instead_of(greedy_search)
-def greedy_with_dropout(model: nn.Module, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
+def greedy_with_dropout(model: Transformer, source: Tensor, start: int, end: int, max_length: int) -> Tensor:
     """Dropout stays on while the search runs. It belongs to training: `model.eval()`, and back afterwards."""
     return _written(model, source, start, lambda logits: logits[:, -1].argmax(-1), max_length - 1)
 
 
 @instead_of(greedy_search)
 def greedy_leaves_the_model_in_eval_mode(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int
 ) -> Tensor:
     """The model is in eval mode after the search, and training goes on without dropout. Put the mode back."""
     model.eval()
@@ -942,16 +945,16 @@ class _Search:
 
     @torch.no_grad()
     def __call__(
-        self, model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int, alpha: float
+        self, model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int, alpha: float
     ) -> Tensor:
         training = [module for module in model.modules() if module.training]
         model.eval()
-        memory, sources = self.spread(model.encode(source), source, beams)  # type: ignore[operator]
+        memory, sources = self.spread(model.encode(source), source, beams)
         pad = int(getattr(model, "pad", 0))
         hopes = self.beams_class(len(source), beams, start, end, pad, source.device)
         while hopes.tokens.shape[-1] < max_length and not hopes.done.all():
             target = rearrange(hopes.tokens, "batch beam position -> (batch beam) position")
-            logits = model.decode(target, memory, sources)[:, -1]  # type: ignore[operator]
+            logits = model.decode(target, memory, sources)[:, -1]
             hopes.grow(rearrange(self.value(logits), "(batch beam) vocab -> batch beam vocab", beam=beams))
         for module in training:
             module.training = True
@@ -967,7 +970,7 @@ class _Search:
 
 @instead_of(beam_search)
 def beams_sum_probabilities(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """Probabilities are added. They are multiplied, so it is their logarithms that are added."""
 
@@ -980,7 +983,7 @@ def beams_sum_probabilities(
 
 @instead_of(beam_search)
 def beams_sum_logits(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """Logits are added without a log_softmax. They are on no common scale: a beginning's own numbers decide."""
 
@@ -999,7 +1002,7 @@ def _with(beams_class: type[_Beams]) -> _Search:
 
 @instead_of(beam_search)
 def beams_are_all_alike(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """All beams begin with a score of 0 and go the same way: it is greedy search, several times."""
 
@@ -1013,7 +1016,7 @@ def beams_are_all_alike(
 
 @instead_of(beam_search)
 def beams_keep_their_old_words(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """The chosen tokens are appended to the beams in their old order. Each belongs behind the one that it extends."""
 
@@ -1028,7 +1031,7 @@ def beams_keep_their_old_words(
 
 @instead_of(beam_search)
 def length_penalty_is_forgotten(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """alpha is not used: short sentences win, since each token more makes a sentence less likely."""
     return beam_search(model, source, start, end, max_length, beams, 0.0)
@@ -1036,7 +1039,7 @@ def length_penalty_is_forgotten(
 
 @instead_of(beam_search)
 def length_penalty_multiplies(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """log p is multiplied by the penalty, which favours short sentences even more. It is divided: log p is negative."""
     return beam_search(model, source, start, end, max_length, beams, -alpha)
@@ -1044,7 +1047,7 @@ def length_penalty_multiplies(
 
 @instead_of(beam_search)
 def divides_by_the_length(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """log p is divided by n^alpha, which favours long sentences too much. GNMT's penalty is ((5 + n) / 6)^alpha."""
 
@@ -1058,7 +1061,7 @@ def divides_by_the_length(
 
 @instead_of(beam_search)
 def finished_beams_grow(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """What has ended is extended like the others, and becomes less likely with every token behind its end."""
 
@@ -1073,7 +1076,7 @@ def finished_beams_grow(
 
 @instead_of(beam_search)
 def stops_at_the_first_end(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """The first sentence that ends is returned. A better one may still be on its way: compare all that have ended."""
 
@@ -1089,7 +1092,7 @@ def stops_at_the_first_end(
 
 @instead_of(beam_search)
 def the_end_is_free(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """The log-probability of `end` is not added to a sentence that ends, so sentences stop where they cannot."""
 
@@ -1103,7 +1106,7 @@ def the_end_is_free(
 
 @instead_of(beam_search)
 def worst_beam_is_returned(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """The last of the beams is returned and not the best."""
 
@@ -1117,7 +1120,7 @@ def worst_beam_is_returned(
 
 @instead_of(beam_search)
 def beams_of_other_sentences(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """Memory and source are repeated as a whole: beams read another sentence's. Each row is repeated `beams` times."""
 
@@ -1130,7 +1133,7 @@ def beams_of_other_sentences(
 
 @instead_of(beam_search)
 def sentences_compete(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """When the first sentence has ended all have to. Each has beams, a score and an end of its own."""
 
@@ -1145,7 +1148,7 @@ def sentences_compete(
 
 @instead_of(beam_search)
 def beams_ignore_max_length(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """max_length is not kept by beam search: sentences become longer than it."""
     return beam_search(model, source, start, end, 2 * max_length, beams, alpha)
@@ -1153,7 +1156,7 @@ def beams_ignore_max_length(
 
 @instead_of(beam_search)
 def one_beam_alone(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """`beams` is not used: there is one, and that is greedy search."""
     return beam_search(model, source, start, end, max_length, 1, alpha)
@@ -1161,7 +1164,7 @@ def one_beam_alone(
 
 @instead_of(beam_search)
 def always_four_beams(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """There are four beams, however many are asked for."""
     return beam_search(model, source, start, end, max_length, 4, alpha)
@@ -1169,7 +1172,7 @@ def always_four_beams(
 
 @instead_of(beam_search)
 def beams_with_dropout(
-    model: nn.Module, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
     """Beam search leaves dropout on, and what it finds depends on chance: `model.eval()`, and back afterwards."""
     kept = model.eval

@@ -3,7 +3,7 @@
 Beams are rows of one batch, sentence by sentence; what has ended is kept beside those that go on.
 """
 
-# mypy: disable-error-code="no-any-return, operator, union-attr"
+# mypy: disable-error-code="no-any-return, operator, index, arg-type"
 
 import copy
 import math
