@@ -25,6 +25,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from spec.kit import translation
 from spec.kit.close import assert_close
@@ -871,9 +872,20 @@ def test_the_base_model_has_about_65_million_parameters(impl: Original) -> None:
 
     Hint: six layers of either kind, d_model 512, d_ff 2048, and one matrix for the vocabulary.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         model = impl.Transformer(source_vocab=37000, target_vocab=37000)
     assert abs(count(model) / 65e6 - 1) < 0.05
+
+
+class Unfilled(TorchFunctionMode):
+    """Inside, no tensor is filled with random numbers: on the meta device, torch takes seconds to learn how."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Everything else is as ever."""
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("normal_", "uniform_"):
+            return next(iter((*args, *kwargs.values())))
+        return function(*args, **kwargs)
 
 
 @same_weights
@@ -902,7 +914,7 @@ def test_the_parameters_of_the_transformer_are_canonical(impl: Original, share: 
     give(model, state)
     due = {id(value): value.numel() for value in state.values()}  # a shared matrix once
     assert count(model) == sum(due.values())
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         assert count(impl.Transformer(source_vocab=37000, target_vocab=37000)) == 63_082_496
 
 
@@ -1262,7 +1274,7 @@ def test_greedy_search_agrees_with_one_pass(impl: Original, share: bool) -> None
         assert best[: len(sentence)] == sentence
 
 
-@rejects("greedy_ignores_max_length", "beams_sum_logits", "worst_beam_is_returned", "beams_ignore_max_length")
+@rejects("greedy_ignores_max_length", "beams_ignore_max_length")
 @for_all(search=["greedy_search", "beam_search"], length=[2, 5], examples=4)
 def test_a_search_stops_at_max_length(impl: Original, search: str, length: int) -> None:
     """A sentence that does not end by itself is cut at max_length, in which `start` is counted.
@@ -1425,8 +1437,8 @@ def test_sentences_of_a_batch_are_searched_apart(impl: Original, share: bool) ->
     source[1, 4:] = PAD
     for search in (impl.greedy_search, impl.beam_search):
         for each, ids in ((book, book.sources()), (model, source)):
-            together = translation.rows(search(each, ids, START, END, 8))
-            alone = [translation.rows(search(each, row[None], START, END, 8))[0] for row in ids]
+            together = translation.rows(search(each, ids, START, END, 6))
+            alone = [translation.rows(search(each, row[None], START, END, 6))[0] for row in ids]
             assert together == alone
 
 
@@ -1444,8 +1456,8 @@ def test_a_toy_language_is_translated_exactly(impl: Whole) -> None:
 
     Hint: right with teacher forcing and wrong in greedy search: the decoder has seen what it was to say.
     """
-    shares = translation.learned(impl)
-    assert shares == {"teacher forcing": 1.0, "greedy_search": 1.0, "beam_search": 1.0}
+    shares = translation.learned(impl, impl.Transformer, greedy=impl.greedy_search, beams=impl.beam_search)
+    assert shares == {"teacher forcing": 1.0, "greedy": 1.0, "beams": 1.0}
 
 
 @robust

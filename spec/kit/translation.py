@@ -4,7 +4,7 @@ What a learner needs to train a Transformer on real pairs is all here, and is sh
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,15 +155,17 @@ def rows(sentences: Tensor) -> list[list[int]]:
     return said
 
 
-def learned(impl: Any, d_model: int = 32, most: int = 2400) -> dict[str, float]:
+def learned(
+    impl: Any, build: Callable[..., nn.Module], d_model: int = 32, most: int = 2400, **searches: Callable[..., Tensor]
+) -> dict[str, float]:
     """Trains a small Transformer until every token of the exam's right translations is the most likely one.
 
-    Returns how many of the exam's tokens are then right with teacher forcing, and how many sentences are translated
-    without a mistake by greedy and by beam search, as shares.
+    Returns how many of the exam's tokens are then right with teacher forcing, and how many sentences each search
+    translates without a mistake, as shares.
     """
     practice, exam = held_out(200)
     with unwatched(impl):
-        model = impl.Transformer(
+        model = build(
             source_vocab=VOCAB, target_vocab=VOCAB, d_model=d_model, layers=2, heads=4, d_ff=2 * d_model, dropout=0.0
         )
         recipe, whole, right = Recipe(impl, model, d_model, warmup=200), forced(exam), 0.0
@@ -179,15 +181,13 @@ def learned(impl: Any, d_model: int = 32, most: int = 2400) -> dict[str, float]:
                     break
         shares = {"teacher forcing": right}
         with recipe.averaged():
-            for search in ("greedy_search", "beam_search"):
-                shares[search] = _translated(impl, search, model, exam)
+            for name, search in searches.items():
+                shares[name] = _translated(impl, name, search, model, exam)
     return shares
 
 
-def _translated(impl: Any, search: str, model: nn.Module, exam: list[Pair]) -> float:
+def _translated(impl: Any, name: str, search: Callable[..., Tensor], model: nn.Module, exam: list[Pair]) -> float:
     """The share of the exam's sentences that a search translates without a mistake."""
     source = padded([sentence for sentence, _ in exam])
-    said = guarded(
-        search, impl.home.inside, impl.log, lambda: getattr(impl, search)(model, source, START, END, LONGEST + 4)
-    )
+    said = guarded(name, impl.home.inside, impl.log, lambda: search(model, source, START, END, LONGEST + 4))
     return sum(mine == right for mine, (_, right) in zip(rows(said), exam, strict=True)) / len(exam)

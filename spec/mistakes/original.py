@@ -79,7 +79,7 @@ class encoder_block_ignores_pre(EncoderBlock):
 
 @instead_of(EncoderBlock)
 class encoder_norms_the_sublayer(EncoderBlock):
-    """Post-norm is built as x + norm(sublayer(x)). The norm stands around the sum: norm(x + sublayer(x))."""
+    """The encoder's post-norm is x + norm(sublayer(x)). The norm stands around the sum: norm(x + sublayer(x))."""
 
     def _around(self, x: Tensor, norm: nn.Module, sublayer: Sublayer) -> Tensor:
         out: Tensor = super()._around(x, norm, sublayer) if self.pre else x + norm(self.dropout(sublayer(x)))
@@ -132,7 +132,7 @@ class encoder_block_without_a_network(EncoderBlock):
 
 @instead_of(EncoderBlock)
 class encoder_heads_cut_to_fit(EncoderBlock):
-    """The number of heads is lowered until it divides d_model. It is an error when it does not."""
+    """Heads that do not divide d_model are lowered in the encoder until they do. They are an error."""
 
     def __init__(self, d_model: int, heads: int, d_ff: int, dropout: float = 0.0, norm: str = "post") -> None:
         super().__init__(d_model, math.gcd(d_model, heads), d_ff, dropout, norm)
@@ -231,7 +231,7 @@ class decoder_block_drops_the_mask(CrossDecoderBlock):
 
 @instead_of(CrossDecoderBlock)
 class decoder_block_is_always_causal(CrossDecoderBlock):
-    """The block hides the future, asked or not. The mask alone says who may look where."""
+    """The decoder's block hides the future by itself. The mask that it is given alone says who may look where."""
 
     def forward(self, x: Tensor, memory: Tensor, mask: Maybe = None, memory_mask: Maybe = None) -> Tensor:
         past = causal_mask(x.shape[1], device=x.device)
