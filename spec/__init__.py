@@ -13,6 +13,7 @@ CHAPTERS: Final = (  # the order of the curriculum, and the only place that know
     "training",
     "generation",
     "recurrence",
+    "original",
     "redesign",
     "server",
 )
