@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# (relative, absolute). The defaults that torch.testing.assert_close documents, but for float32: a right module that sums
-# in another order was seen to differ by 1.4e-5 in one of 200 seeds, above torch's 1e-5.
+# (relative, absolute). The defaults that torch.testing.assert_close documents, but for float32: a right module that
+# sums in another order was seen to differ by 1.4e-5 in one seed of many, above torch's 1e-5.
 TOLERANCES = {
     torch.float64: (1e-7, 1e-7),
     torch.float32: (1e-5, 1e-4),
