@@ -582,6 +582,7 @@ def test_many_devices_reach_the_loss_of_one(
         result = trials.shakespeare_on_all(impl, devices, corpus, request.config)
     assert result.reached <= result.alone
     assert result.reached < result.bigram
+    assert result.memory < 24 * 2**30  # an A5000's
 
 
 @many_devices

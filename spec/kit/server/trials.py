@@ -201,11 +201,15 @@ def reversal_on_all(impl: Any, devices: Devices, path: Path) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Reached:
-    """Validation losses: one process's after all its steps, that of all devices, a Kneser-Ney bigram model's."""
+    """Validation losses: one process's after all its steps, that of all devices, a Kneser-Ney bigram model's.
+
+    And the bytes of the fullest device; 0 on a CPU.
+    """
 
     alone: float
     reached: float
     bigram: float
+    memory: int
 
 
 def shakespeare_on_all(impl: Any, devices: Devices, text: str, config: pytest.Config) -> Reached:
@@ -226,7 +230,7 @@ def shakespeare_on_all(impl: Any, devices: Devices, text: str, config: pytest.Co
     every = ran(impl, devices, base / "all", *words, until, restarts=2, seconds=hour, shown=True)
     _report(show, devices, alone, every)
     show.print((base / "all" / "samples.txt").read_text().rpartition("step ")[2], markup=False)
-    return Reached(alone["validation_loss"], every["validation_loss"], _bigram(impl, text))
+    return Reached(alone["validation_loss"], every["validation_loss"], _bigram(impl, text), every["peak_memory"])
 
 
 def _bigram(impl: Any, text: str) -> float:
