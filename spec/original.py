@@ -1362,33 +1362,6 @@ def test_with_enough_beams_the_best_of_all_is_found(impl: Original, number: int)
     assert spoken(impl.beam_search(model, model.sources(), START, END, 12, beams=8, alpha=0.0)) == [best]
 
 
-@rejects(
-    "beams_sum_probabilities",
-    "length_penalty_is_forgotten",
-    "length_penalty_multiplies",
-    "divides_by_the_length",
-    "finished_beams_grow",
-    "stops_at_the_first_end",
-)
-@for_all(case=[(0.0, 1.2, 1.1, "c"), (0.6, 1.2, 1.15, "abcdef"), (0.6, 1.2, 1.55, "c"), (3.0, 0.6, 2.0, "abcdef")])
-def test_the_length_penalty_divides_by_a_power(impl: Original, case: tuple[float, float, float, str]) -> None:
-    """Sentences of n tokens are compared by log p / ((5 + n) / 6)^alpha: the penalty helps the longer ones, mildly.
-
-    Each token more makes a sentence less likely, so that without it short sentences win. With alpha = 0.6 a sentence
-    five tokens longer may have a log-probability 1.3 times as low, and not 1.5 times.
-
-    Source: Wu et al. 2016, §7, equation 14; Vaswani et al. 2017, §6.1.
-
-    Hint: divide by the penalty (log p is negative); and it is not the length itself.
-    """
-    alpha, cost, ratio, winner = case
-    short, longer = math.exp(-cost), math.exp(-cost * ratio)  # of 'c' and of 'abcdef'; other words share the rest
-    book = {"": {"c": short, "a": longer} | dict.fromkeys("bdef", (1 - short - longer) / 4)}
-    book |= {"abcdef"[:n]: {"abcdef"[n]: 1.0} for n in range(1, 6)}
-    model = Phrasebook(book)
-    assert spoken(impl.beam_search(model, model.sources(), START, END, 12, alpha=alpha)) == [winner]
-
-
 @rejects("beams_sum_probabilities", "finished_beams_grow", "worst_beam_is_returned")
 def test_a_finished_sentence_stays_as_it_is(impl: Original) -> None:
     """A sentence that has ended is neither extended nor made less likely, and waits for the others.
@@ -1415,6 +1388,33 @@ def test_the_end_has_its_price(impl: Original) -> None:
     book = {"": {"a": 0.6, "b": 0.4}, "a": {".": 0.3, "c": 0.25, "d": 0.25, "e": 0.2}}
     model = Phrasebook(book)
     assert spoken(impl.beam_search(model, model.sources(), START, END, 12, beams=3, alpha=0.0)) == ["b"]
+
+
+@rejects(
+    "beams_sum_probabilities",
+    "length_penalty_is_forgotten",
+    "length_penalty_multiplies",
+    "divides_by_the_length",
+    "finished_beams_grow",
+    "stops_at_the_first_end",
+)
+@for_all(case=[(0.0, 1.2, 1.1, "c"), (0.6, 1.2, 1.15, "abcdef"), (0.6, 1.2, 1.55, "c"), (3.0, 0.6, 2.0, "abcdef")])
+def test_the_length_penalty_divides_by_a_power(impl: Original, case: tuple[float, float, float, str]) -> None:
+    """Sentences of n tokens are compared by log p / ((5 + n) / 6)^alpha: the penalty helps the longer ones, mildly.
+
+    Each token more makes a sentence less likely, so that without it short sentences win. With alpha = 0.6 a sentence
+    five tokens longer may have a log-probability 1.3 times as low, and not 1.5 times.
+
+    Source: Wu et al. 2016, §7, equation 14; Vaswani et al. 2017, §6.1.
+
+    Hint: divide by the penalty (log p is negative); and it is not the length itself.
+    """
+    alpha, cost, ratio, winner = case
+    short, longer = math.exp(-cost), math.exp(-cost * ratio)  # of 'c' and of 'abcdef'; other words share the rest
+    book = {"": {"c": short, "a": longer} | dict.fromkeys("bdef", (1 - short - longer) / 4)}
+    book |= {"abcdef"[:n]: {"abcdef"[n]: 1.0} for n in range(1, 6)}
+    model = Phrasebook(book)
+    assert spoken(impl.beam_search(model, model.sources(), START, END, 12, alpha=alpha)) == [winner]
 
 
 @rejects(
@@ -1450,14 +1450,17 @@ def test_a_toy_language_is_translated_exactly(impl: Whole) -> None:
 
     The toy language has a dictionary, and says its sentences backwards. Batches by tokens, teacher forcing, label
     smoothing 0.1, Adam (0.9, 0.98, 1e-9) with noam, and a mean of the last weights: the recipe of 2017, on sentences of
-    3 to 6 words. When every token of the right translations is the most likely one, the searches have to find them.
+    3 to 6 words. When every token of the right translations is the most likely one, greedy search has to find them all.
+    Of the beams' sentences a few may be others, which are likelier as a whole.
 
     Source: Vaswani et al. 2017, §5 and §6.1.
 
     Hint: right with teacher forcing and wrong in greedy search: the decoder has seen what it was to say.
     """
     shares = translation.learned(impl, impl.Transformer, greedy=impl.greedy_search, beams=impl.beam_search)
-    assert shares == {"teacher forcing": 1.0, "greedy": 1.0, "beams": 1.0}
+    assert shares["teacher forcing"] == 1
+    assert shares["greedy"] == 1
+    assert shares["beams"] > 0.95
 
 
 @robust
