@@ -56,14 +56,6 @@ def test_what_is_wrong_on_many_ranks_is_rejected_by_name() -> None:
     assert len(named) > 0.8 * len(BY_RANKS)
 
 
-@pytest.mark.processes
-def test_the_reference_holds_on_many_ranks() -> None:
-    """Whatever else is rejected, the right one is not."""
-    ids = [each.id for each in REQUIREMENTS.values() if "ranks" in fixtures_of(each.function)]
-    found = dict(run(Request(TWO, ROOT), [("reference", id) for id in ids]))
-    assert [(pair[1], told.why) for pair, told in found.items() if told.state != MET] == []
-
-
 @pytest.mark.parametrize("name", ON_ONE)
 def test_what_is_wrong_on_one_device_is_rejected(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Also where the device is the CPU, by the rehearsal's means."""
