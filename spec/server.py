@@ -28,7 +28,7 @@ from spec.kit.server import trials
 from spec.kit.server.devices import Devices
 from spec.kit.server.measure import closed_form, step_memory
 from spec.kit.server.ranks import Ranks, group_of_one
-from spec.kit.spies import Small, Spy, batch, gradient
+from spec.kit.spies import Small, Spy, batch, gradient, pair
 from spec.kit.weights import perturb
 
 
@@ -330,7 +330,7 @@ def test_after_many_steps_all_ranks_hold_the_same_model(impl: Whole, ranks: Rank
     torch.manual_seed(100 + ranks.rank)
     for number in range(20):
         both = tokens(13, 2, 9, key=(number, ranks.rank)).to(ranks.device)
-        impl.distributed_step(model, optimizer, both[:, :-1], both[:, 1:], max_norm=0.5)
+        impl.distributed_step(model, optimizer, *pair(both), max_norm=0.5)
     mine = parameters_to_vector(list(model.parameters()))
     assert finite(mine)
     assert all(torch.equal(other, mine.cpu()) for other in ranks.gather(mine))
@@ -371,7 +371,7 @@ def test_every_rank_drops_by_its_own_numbers(impl: Whole, ranks: Ranks) -> None:
     torch.manual_seed(100 + ranks.rank)
     for _ in range(2):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        impl.distributed_step(model, optimizer, both[:, :-1], both[:, 1:])
+        impl.distributed_step(model, optimizer, *pair(both))
     every = [logits for of_rank in ranks.gather(torch.stack(seen[-2:])) for logits in of_rank]
     assert not any(torch.equal(a, b) for number, a in enumerate(every) for b in every[:number])
 

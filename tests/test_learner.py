@@ -50,6 +50,14 @@ def test_a_right_core_implementation_passes_with_stars_open(tmp_path: Path) -> N
     assert learner(f"--impl={file}", ATTENTION, "--level=robust").status == 1
 
 
+@pytest.mark.parametrize("words", [(), ("-v",), ("-n", "2")], ids=["screen", "verbose", "parallel"])
+def test_a_warning_is_no_verdict(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What torch, or the learner, finds worth a warning may still be right."""
+    file = code(tmp_path, "import warnings; warnings.warn('this will change', FutureWarning)")
+    run = learner(f"--impl={file}", ATTENTION, *words)
+    assert run.status == 0, run.screen
+
+
 def test_a_known_mistake_is_named(tmp_path: Path) -> None:
     """The screen shows sentence, case, values, mistake, and where to edit and read."""
     run = learner(f"--impl={code(tmp_path, 'k = k / math.sqrt(q.shape[-1])')}", ATTENTION)

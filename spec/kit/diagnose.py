@@ -7,6 +7,7 @@ fails as well.
 
 import contextlib
 import functools
+import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def explain(requirement: Requirement, impl: Implementation) -> list[str]:
     if not log.calls or log.body is None or impl.name.startswith("reference"):
         return []
     try:
-        with _graphs_are_kept(), annotated.paused():
+        with _graphs_are_kept(), annotated.paused(), contextlib.redirect_stdout(io.StringIO()):  # some mistakes print
             fixed = {name: log.case[name] for name in log.case.keys() - patterns.keys()}
             others = [case | fixed for case in draw.more_cases(patterns, OTHER_CASES)] if patterns else []
             return _explain(requirement, impl, log.body, [log.case, *others])

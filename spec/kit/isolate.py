@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import tempfile
+import warnings
 from typing import IO, Any
 
 import pytest
@@ -77,6 +78,7 @@ class _Child:
         try:
             faulthandler.enable(self.traces)
             faulthandler.register(signal.SIGUSR1, self.traces, all_threads=False)
+            warnings.simplefilter("ignore")  # pytest sets its filters around the hook that is not called here
             items = self.session.items
             with os.fdopen(writer, "wb") as pipe:
                 for number in range(self.start, len(items)):

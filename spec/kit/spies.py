@@ -53,8 +53,12 @@ class Spy(torch.optim.SGD):
 
 def batch(*key: object, rows: int = 2, vocab: int = 7) -> Batch:
     """A small batch of random tokens."""
-    both = tokens(vocab, rows, 4, key=key)
-    return both[:, :-1].clone(), both[:, 1:].clone()
+    return pair(tokens(vocab, rows, 4, key=key))
+
+
+def pair(both: Int[Tensor, "batch more"]) -> Batch:
+    """Inputs and targets, each in one piece, so that `targets.view(-1)` is right."""
+    return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
 
 def gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ def averages_by_rank(
 ) -> float:
     """Each rank's mean loss weighs the same, however few tokens it counts. Every token has to weigh the same."""
     optimizer.zero_grad()
-    loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    summed = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum")
+    loss = summed / (targets != -100).sum().clamp_min(1)
     torch.autograd.backward(loss)
     _join(model)
     if max_norm is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spec.kit import draw
 from spec.kit.server.ranks import group_of_one
+from spec.kit.spies import pair
 
 # Dense bfloat16 operations per second with float32 sums, from the makers' data sheets: the first name found is taken.
 PEAKS = {
@@ -87,10 +88,10 @@ def step_memory(impl: Any, device: torch.device, sizes: dict[str, int], batch: i
     with group_of_one() as ranks:
         wrapped = ranks.wrap(model, impl) if device.type == "cpu" else model
         for number in range(10):
-            both = draw.tokens(sizes["vocab"], batch, sizes["max_length"] + 1, key=number).to(device)
+            inputs, targets = pair(draw.tokens(sizes["vocab"], batch, sizes["max_length"] + 1, key=number).to(device))
             count = _Cuda(device) if device.type == "cuda" else _Graph(model, live, sizes_of)
             with count:
-                impl.distributed_step(wrapped, optimizer, both[:, :-1], both[:, 1:])
+                impl.distributed_step(wrapped, optimizer, inputs, targets)
             peaks.append(count.peak)
     kept = 0 if device.type == "cuda" else 16 * sum(p.numel() for p in model.parameters())
     return Used(kept + peaks[2], kept + peaks[9])

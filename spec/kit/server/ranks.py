@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from spec.kit.limit import CALL_SECONDS, limit
 from spec.kit.plug import Implementation
 from spec.kit.server.devices import Devices
+from spec.kit.spies import pair
 from spec.kit.verdict import Endless
 
 SECONDS = 120.0  # that a process waits for the others before it gives up
@@ -55,7 +56,7 @@ class Ranks:
             tokens = torch.tensor([[0, 1, 2]], device=self.device) + self.rank
             # what is wrong with it, its requirement says
             with contextlib.suppress(Exception, Endless), limit(CALL_SECONDS, "distributed_step"):
-                step(model, torch.optim.SGD(model.parameters(), lr=0.0), tokens[:, :-1], tokens[:, 1:])
+                step(model, torch.optim.SGD(model.parameters(), lr=0.0), *pair(tokens))
             found = self.gather(model.table.grad)
             alike = all(isinstance(each, Tensor) and torch.equal(each, found[0]) for each in found)
             self._alone[id(step)] = alike

@@ -16,6 +16,7 @@ from torch import Tensor
 from spec.kit.plug import Implementation
 from spec.kit.server import devices
 from spec.kit.server.ranks import Ranks, joined
+from spec.kit.spies import pair
 
 ROUNDS, STEPS = 8, 8
 LARGE = {"vocab": 8192, "max_length": 512, "d_model": 768, "layers": 12, "heads": 12}  # as GPT-2 small
@@ -49,7 +50,7 @@ def measured(impl: Any, ranks: Ranks) -> dict[str, float]:
     wrapped = ranks.wrap(models[0], impl)
     optimizers = [torch.optim.AdamW(model.parameters(), 1e-4, fused=True) for model in models]
     both = torch.randint(sizes["vocab"], (batch, sizes["max_length"] + 1), device=ranks.device)
-    inputs, targets = both[:, :-1], both[:, 1:]
+    inputs, targets = pair(both)
 
     def together() -> None:
         impl.distributed_step(wrapped, optimizers[0], inputs, targets, 1.0)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from spec.kit import corpus as works
 from spec.kit import draw
+from spec.kit.spies import pair
 
 HALF, VOCAB = 6, 10  # of the reversal task
 WORDS = 4096  # of Shakespeare's vocabulary
@@ -39,10 +40,10 @@ def reversal(impl: Any) -> Task:
     """A random half, then the same backwards: only the second half can be predicted."""
     seen = impl.reversal_sequences(4096, HALF, VOCAB, generator=draw.generator("reversal"))
     unseen = impl.reversal_sequences(512, HALF, VOCAB, generator=draw.generator("reversal", "held out"))
-    held_out = [(unseen[:, :-1], unseen[:, 1:])]
+    held_out = [pair(unseen)]
     # half of what is left is unknown for ever, the other half can be known
     at_best = math.log(VOCAB) * (HALF - 1) / (2 * HALF - 1)
-    return Task(VOCAB, seen[:, :-1].contiguous(), seen[:, 1:].contiguous(), held_out, {"the best possible": at_best})
+    return Task(VOCAB, *pair(seen), held_out, {"the best possible": at_best})
 
 
 @torch.no_grad()
