@@ -32,6 +32,7 @@ def distributed_step(
 
     Each process gives its own inputs and targets; a target of −100 does not count, and every counted one of all
     processes weighs the same. Returns the mean loss over all of them, before the update, the same in every process.
+    Where no target counts anywhere, the loss is 0 and so is the gradient.
     `max_norm` limits the norm of the gradient of all.
 
     The model is wrapped in DistributedDataParallel or fully_shard, which average the gradients over the processes; a

@@ -515,7 +515,13 @@ def test_attention_takes_one_pass_where_a_cell_takes_many(impl: Recurrence, word
     assert_close(model(ids), one_by_one, atol=1e-4, rtol=1e-4)
 
 
-@rejects("softmax_over_the_sentences", "alignment_by_sigmoids", "scores_returned_as_weights", "weights_before_context")
+@rejects(
+    "softmax_over_one_score",
+    "softmax_over_the_sentences",
+    "alignment_by_sigmoids",
+    "scores_returned_as_weights",
+    "weights_before_context",
+)
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_weights_are_shares_over_the_source(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """The weights of a query are positive and sum to one over the words of its source.

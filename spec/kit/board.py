@@ -258,6 +258,8 @@ def _all_done(stories: Sequence[Story], place: str, config: pytest.Config) -> li
         lines.append(Line("Next chapter:     ", f"{command} spec/{following[0]}.py"))
     if stars:
         lines.append(Line(f"{stars} {'star is' if stars == 1 else 'stars are'} open:", f"{command} --level=robust"))
+    if "server" in chapters and config.option.markexpr == "":
+        lines.append(Line("On many ranks:    ", f"{command} -m gpu --devices=cpu:2 spec/server.py"))
     if len(chapters) == len(CHAPTERS):
         lines.append(Line("Train it for real:", f"{command} -m shakespeare"))
         lines.append(Line("Check its shapes: ", f"mypy {place.partition('+')[0]}"))

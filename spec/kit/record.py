@@ -58,7 +58,9 @@ class Log:
         index = len(self.made)
         if index < len(self.weights) and self.weights[index].name == name:
             module.load_state_dict(self.weights[index].start)
-        state = module.state_dict().items() if index < 8 else ()
+        from spec.kit.weights import canonical  # which draws its numbers with what is above
+
+        state = canonical(module, module.state_dict()).items() if index < 8 else ()
         start = {key: value.detach().clone() for key, value in state if isinstance(value, Tensor)}
         self.made.append(Made(name, module, start))
 
@@ -100,7 +102,7 @@ def _effects(arguments: dict[str, Any]) -> list[Any]:
             parameters = list(value.parameters())
             if sum(parameter.numel() for parameter in parameters) <= SMALL:
                 found += [_snapshot([p, p.grad]) for p in parameters]
-            found.append([module.training for module in value.modules()])
+            found.append(sorted({module.training for module in value.modules()}))  # models differ in their parts
         if isinstance(value, nn.Module | torch.optim.Optimizer):
             found += [_snapshot(kept[:20]) for kept in vars(value).values() if type(kept) is list and kept]
     return found

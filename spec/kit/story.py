@@ -101,6 +101,12 @@ def _own_frame(error: BaseException, impl: Implementation) -> tuple[FrameType, i
     return inside[-1] if inside else None
 
 
+def _raised_by(impl: Implementation, error: BaseException) -> bool:
+    """Whether one of the implementation's places raised it itself; torch has NotImplementedErrors of its own."""
+    last = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)][-1:]
+    return any(file.startswith(place.inside) for file in last for place in impl.places)
+
+
 def short(path: Path | str) -> str:
     """A path as a learner would type it."""
     try:
@@ -153,7 +159,7 @@ def tell(requirement: Requirement, impl: Implementation, error: BaseException | 
         story.state = NOT_OFFERED if text.startswith("not offered") else UNCHECKED
         story.why = text
         return story
-    if isinstance(error, NotImplementedError):
+    if isinstance(error, NotImplementedError) and (isinstance(error, NotWritten) or _raised_by(impl, error)):
         _unwritten(error, requirement, impl, story)
         return story
     story.state, story.edit = UNMET, edit_place(requirement, impl)
@@ -227,9 +233,11 @@ def _where(actual: Tensor, expected: Tensor) -> tuple[str, str, str]:
     first = tuple(apart[0].tolist())
     row = first[:-1]
     place = f", at {list(row)}" if row else ""
+    start = max(0, first[-1] - 3) if first[-1] >= 8 else 0  # the first that differs is among those that are shown
+    place += f", from {start} on" if start else ""
     return (
-        f"{size(a)}{place}: {_round(a[row][:8].tolist())}",
-        f"{size(b)}{place}: {_round(b[row][:8].tolist())}",
+        f"{size(a)}{place}: {_round(a[row][start : start + 8].tolist())}",
+        f"{size(b)}{place}: {_round(b[row][start : start + 8].tolist())}",
         f"{len(apart)} of {a.numel()} numbers differ, the first at {list(first)}.",
     )
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 def read(returned: Tensor, expected: Tensor, sizes: Mapping[str, int]) -> list[str]:
     """One sentence for each thing that is seen; `sizes` names the numbers of the case, like d_k = 3."""
+    if returned.ndim == expected.ndim == 1 and returned.dtype == expected.dtype == torch.long:
+        return _missing(returned.tolist(), expected.tolist())
     if not returned.dtype.is_floating_point or not expected.dtype.is_floating_point:
         return []
     mine, due = returned.detach().double(), expected.detach().double()
@@ -20,6 +22,19 @@ def read(returned: Tensor, expected: Tensor, sizes: Mapping[str, int]) -> list[s
         elif not _close(mine, due):
             found += [_factor(mine, due, sizes), _scores_factor(mine, due, sizes), _sums(mine, due), _rows(mine, due)]
     return [sentence for sentence in found if sentence]
+
+
+def _missing(mine: list[int], due: list[int]) -> list[str]:
+    """Where every number is due once: which are not there, which are there again, which are not due."""
+    if len(set(due)) < len(due):
+        return []
+    again = sorted({number for number in mine if mine.count(number) > 1})
+    found = {"Missing": sorted(set(due) - set(mine)), "More than once": again, "Not due": sorted(set(mine) - set(due))}
+    return [
+        f"{head}: {', '.join(map(str, numbers[:8]))}{' …' if len(numbers) > 8 else ''}."
+        for head, numbers in found.items()
+        if numbers
+    ]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -68,6 +83,8 @@ def _constant(ratio: Tensor) -> float | None:
 
 
 def _factor(mine: Tensor, due: Tensor, sizes: Mapping[str, int]) -> str:
+    if due.numel() > 1 and len(due.unique()) < 2:  # any two constants are in proportion
+        return ""
     strong = due.abs() > 1e-4
     factor = _constant(mine[strong] / due[strong]) if strong.any() else None
     return "" if factor is None else f"The result is right up to a factor of {_named(factor, sizes)}."

@@ -30,6 +30,12 @@ def _own(name: str, names: Mapping[str, str]) -> str:
     return names.get(name, name)
 
 
+def canonical(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state by the names that PARAMETERS maps its own to; the others stay as they are."""
+    names = {own: name for name, own in _own_names(module).items() if ".N." not in name}
+    return {names.get(name, name): value for name, value in state.items()}
+
+
 def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads canonical weights. Raises CannotCheck where names differ, AssertionError where shapes or the number do."""
     if "same_weights" in getattr(sys.modules.get(type(module).__module__), "UNSUPPORTED", ()):

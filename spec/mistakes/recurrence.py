@@ -413,6 +413,17 @@ class additive_scores_are_scaled(BahdanauAttention):  # noqa: N801
 
 
 @instead_of(BahdanauAttention)
+class softmax_over_one_score(BahdanauAttention):  # noqa: N801
+    """The softmax runs over the last axis of (batch, key, 1), so every weight is 1. Drop that axis, then softmax."""
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """Over an axis of size 1."""
+        weights = _scores(self, query, keys)[..., None].softmax(-1)[..., 0]
+        weights = weights if mask is None else weights.masked_fill(~mask, 0.0)
+        return einsum(weights, keys, "batch key, batch key d_key -> batch d_key"), weights
+
+
+@instead_of(BahdanauAttention)
 class softmax_over_the_sentences(BahdanauAttention):  # noqa: N801
     """The softmax runs over the batch. It runs over the source words of each sentence."""
 

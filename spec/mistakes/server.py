@@ -72,12 +72,6 @@ def the_seed_is_ignored(count: int, rank: int, world: int, epoch: int, seed: int
     return shard(count, rank, world, epoch, 0)
 
 
-@instead_of(shard)
-def seed_and_epoch_are_added(count: int, rank: int, world: int, epoch: int, seed: int) -> Tensor:
-    """Seed and epoch are added, so the next seed's run is this one an epoch later. Mix them otherwise."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))[rank::world]
-
-
 Optimizer = torch.optim.Optimizer
 
 
@@ -186,6 +180,14 @@ def ranks_are_added_twice(
 
 
 @instead_of(distributed_step)
+def the_world_is_forgotten(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, max_norm: float | None = None
+) -> float:
+    """DDP divides by the number of ranks, and the count of all tokens divides once more. Multiply the loss by world."""
+    return _usual(model, optimizer, inputs, targets, max_norm, factor=1 / dist.get_world_size())
+
+
+@instead_of(distributed_step)
 def ranks_are_not_joined(
     model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, max_norm: float | None = None
 ) -> float:
@@ -205,10 +207,14 @@ def returns_the_loss_of_its_own_rank(
     model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, max_norm: float | None = None
 ) -> float:
     """Each rank returns the mean loss of its own tokens. What is returned is the mean over the tokens of all."""
-    with torch.no_grad():
-        own = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).item()
-    _usual(model, optimizer, inputs, targets, max_norm)
-    return own
+    optimizer.zero_grad()
+    summed, _, count = _sums(model, inputs, targets)
+    torch.autograd.backward(summed * dist.get_world_size() / count.clamp_min(1))
+    _join(model)
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    return (summed.detach() / (targets != -100).sum().clamp_min(1)).item()
 
 
 @instead_of(distributed_step)
