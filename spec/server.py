@@ -554,7 +554,7 @@ def test_many_devices_learn_the_reversal(impl: Whole, devices: Devices, capfd: A
 @pytest.mark.training
 @patience(7200)
 def test_many_devices_reach_the_loss_of_one(
-    impl: Whole, devices: Devices, corpus: str, capfd: Any, request: pytest.FixtureRequest
+    impl: Whole, devices: Devices, capfd: Any, request: pytest.FixtureRequest
 ) -> None:
     """On Shakespeare all devices together reach the validation loss of one process, in at most as many steps.
 
@@ -564,7 +564,8 @@ def test_many_devices_reach_the_loss_of_one(
     Hint: if the loss stays above, the devices read the same data or their gradients are not joined.
     """
     if devices.kind == "cpu" and not os.environ.get("ATTEST_REHEARSE_SHAKESPEARE"):
-        pytest.skip("Shakespeare on all devices takes an hour on CPUs; ATTEST_REHEARSE_SHAKESPEARE=1 asks for it")
+        pytest.skip("Shakespeare on all devices takes long on CPUs; ATTEST_REHEARSE_SHAKESPEARE=1 asks for it")
+    corpus = request.getfixturevalue("corpus")
     with capfd.disabled():
         result = trials.shakespeare_on_all(impl, devices, corpus, request.config)
     assert result.reached <= result.alone
