@@ -12,6 +12,7 @@ import time
 import warnings
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -111,8 +112,8 @@ def main() -> None:
     given = asked.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
-    show, names = Console(highlight=False, soft_wrap=True), list(models())
-    table = Table("device", "", "", *names, "reference : encoder", "reference : minimal")
+    show, names = Console(highlight=False, width=110), list(models())
+    table = Table("device", "", "", *names, "ref : encoder", "ref : minimal", box=box.SIMPLE)
     with Progress(console=show) as progress:
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             for compiled in (False,) if given.eager else (False, True):
