@@ -83,7 +83,7 @@ def _constant(ratio: Tensor) -> float | None:
 
 
 def _factor(mine: Tensor, due: Tensor, sizes: Mapping[str, int]) -> str:
-    if due.numel() > 1 and len(due.unique()) < 2:  # any two constants are in proportion
+    if due.numel() > 1 and bool((due == due.flatten()[0]).all()):  # any two constants are in proportion
         return ""
     strong = due.abs() > 1e-4
     factor = _constant(mine[strong] / due[strong]) if strong.any() else None
