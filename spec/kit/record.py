@@ -1,5 +1,6 @@
 """Watches every call that a requirement makes: remembers it, and catches what no exercise may do."""
 
+import contextlib
 import functools
 import types
 from collections.abc import Callable, Iterator
@@ -52,6 +53,15 @@ class Log:
     def begin(self, body: Callable[..., None], case: dict[str, Any]) -> None:
         """Forgets the case before and starts the next."""
         self.calls, self.made, self.case, self.body, self.depth = [], [], case, body, 0
+
+    @contextlib.contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Calls in here are not recorded: those that a call makes itself, and those of long trainings."""
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
 
     def remember(self, name: str, module: nn.Module) -> None:
         """Keeps the weights that a module starts from, or gives it those of the run that is followed."""
@@ -171,14 +181,12 @@ def watched(
         before = [(key, tensor, tensor._version) for key, value in entry.arguments.items() for tensor in tensors(value)]
         if len(log.calls) < CAPACITY:
             log.calls.append(entry)
-        log.depth += 1
         try:
-            result = guarded(name, inside, log, lambda: function(*args, **kwargs))
+            with log.unwatched():
+                result = guarded(name, inside, log, lambda: function(*args, **kwargs))
         except BaseException as error:
             entry.error = error
             raise
-        finally:
-            log.depth -= 1
         if isinstance(result, Iterator):
             entry.result = entry.live = []
             return _overheard(result, entry, inside, log)
@@ -198,16 +206,14 @@ def watched(
 def _overheard(items: Iterator[Any], entry: Call, inside: str, log: Log) -> Iterator[Any]:
     """The items as they are asked for, each under the time limit; they are what the call has returned."""
     while True:
-        log.depth += 1
         try:
-            item = guarded(entry.name, inside, log, lambda: next(items))
+            with log.unwatched():
+                item = guarded(entry.name, inside, log, lambda: next(items))
         except StopIteration:
             return
         except BaseException as error:
             entry.error = error
             raise
-        finally:
-            log.depth -= 1
         entry.result.append(_snapshot(item))
         yield item
 
@@ -231,11 +237,8 @@ def built(
     def make(*args: Any, **kwargs: Any) -> Any:
         if log.depth:
             return recorded(*args, **kwargs)
-        log.depth += 1
-        try:
+        with log.unwatched():
             made = guarded(f"{name}(…)", inside, log, lambda: recorded(*args, **kwargs))
-        finally:
-            log.depth -= 1
         if isinstance(made, nn.Module):
             log.remember(name, made)
         return made

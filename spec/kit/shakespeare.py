@@ -42,10 +42,7 @@ def learned(impl: Any, text: str, decoder: Callable[..., nn.Module], train: Call
 
 @functools.cache  # two requirements ask for the same training
 def _once(impl: Any, text: str, decoder: Callable[..., nn.Module], train: Callable[..., Any]) -> Result:
-    words = impl.tokenize(text)
-    # the vocabulary must not know the last tenth, so the words are cut before they are numbers
-    vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=VOCAB)
-    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
+    vocabulary, seen, unseen = numbered(impl, text, VOCAB)
     counted = [model(seen, unseen, len(vocabulary)) for model in (_unigram, _bigram, _trigram)]
     lines = {
         "ln(vocab)": math.log(len(vocabulary)),
@@ -55,11 +52,42 @@ def _once(impl: Any, text: str, decoder: Callable[..., nn.Module], train: Callab
     show = _Show(model, lines, corpus.title(text))
     with show:
         train(model, *_batches(impl, seen, unseen, show))
-    with _unwatched(impl):
+    with impl.log.unwatched():  # all logits of a validation set are gigabytes
         loss = _loss(model, *impl.sequences(unseen, CONTEXT))
-        sample = "".join(vocabulary.decode(_sample(model, unseen[:16])))
+        sample = "".join(vocabulary.decode(written(model, unseen[:16], CONTEXT, SAMPLED)))
     show.end(loss, sample)
     return Result(loss, *counted)
+
+
+def numbered(impl: Any, text: str, size: int) -> tuple[Any, Tensor, Tensor]:
+    """The vocabulary, and the text in numbers: what is learned from, and the last tenth."""
+    words = impl.tokenize(text)
+    # the vocabulary must not know the last tenth, so the words are cut before they are numbers
+    vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=size)
+    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
+    return vocabulary, seen, unseen
+
+
+def halves(stream: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """The stream in two, for sequences of `context` tokens; the second part begins one token later.
+
+    Words and what stands between them take turns. If all sequences began with a word, a model with learned positions
+    would rely on it and be lost in a text that begins with a space.
+    """
+    middle = len(stream) // 2 // context * context
+    return stream[:middle], stream[middle + 1 :]
+
+
+def training_part(impl: Any, seen: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets to learn from."""
+    cut = [impl.sequences(half, context) for half in halves(seen, context)]
+    return torch.cat([inputs for inputs, _ in cut]), torch.cat([targets for _, targets in cut])
+
+
+def validation_part(impl: Any, unseen: Tensor, context: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches from all over the last tenth, which holds several works."""
+    part = [list(torch.split(each[::24], 32)) for each in impl.sequences(unseen, context)]
+    return list(zip(*part, strict=True))
 
 
 _unigram, _bigram, _trigram = kneser_ney.unigram, kneser_ney.bigram, kneser_ney.trigram
@@ -67,30 +95,14 @@ _unigram, _bigram, _trigram = kneser_ney.unigram, kneser_ney.bigram, kneser_ney.
 
 def _batches(impl: Any, seen: Tensor, unseen: Tensor, show: "_Show") -> tuple[Any, Any, Any]:
     """What `train` is given besides the model."""
-    # Words and what stands between them take turns. If all sequences began with a word, a model with learned positions
-    # would rely on it and be lost in a text that begins with a space: so the second half begins one token later.
-    middle = len(seen) // 2 // CONTEXT * CONTEXT
-    halves = [impl.sequences(half, CONTEXT) for half in (seen[:middle], seen[middle + 1 :])]
-    inputs, targets = (torch.cat([half[number] for half in halves]) for number in (0, 1))
-    # from all over the validation part, which holds several works
-    part = [list(torch.split(each[::24], 32)) for each in impl.sequences(unseen, CONTEXT)]
+    inputs, targets = training_part(impl, seen, CONTEXT)
 
     def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
         for each in impl.batches(inputs, targets, BATCH, draw.generator("shakespeare", number)):
             yield show.about_to_train(each)
 
     settings = impl.Settings(steps=STEPS, evaluate_every=EVALUATE_EVERY, checkpoint=None, resume=False, seed=0, **RATES)
-    return epoch, show.about_to_evaluate(list(zip(*part, strict=True))), settings
-
-
-@contextlib.contextmanager
-def _unwatched(impl: Any) -> Iterator[None]:
-    """Calls in here are not recorded: all logits of a validation set are gigabytes."""
-    impl.log.depth += 1
-    try:
-        yield
-    finally:
-        impl.log.depth -= 1
+    return epoch, show.about_to_evaluate(validation_part(impl, unseen, CONTEXT)), settings
 
 
 @torch.no_grad()
@@ -103,14 +115,14 @@ def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
 
 
 @torch.no_grad()
-def _sample(model: nn.Module, prompt: Tensor) -> Tensor:
+def written(model: nn.Module, prompt: Tensor, context: int, count: int) -> Tensor:
     """What the model would write after the prompt, a little less bold than it is, without unknown words."""
     model.eval()
     ids, source = prompt, draw.generator("sample")
-    for _ in range(SAMPLED):
-        logits = model(ids[None, -CONTEXT:])[0, -1] / 0.8
+    for _ in range(count):
+        logits = model(ids[None, -context:])[0, -1].float().cpu() / 0.8
         logits[0] = -math.inf
-        ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=source)])
+        ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=source).to(ids.device)])
     return ids
 
 

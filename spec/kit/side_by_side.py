@@ -1,6 +1,5 @@
 """The redesign experiment: four kinds of block in one encoder, trained in turns on the same masked Shakespeare."""
 
-import contextlib
 import math
 import statistics
 import sys
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spec.kit import corpus, draw, kneser_ney
+from spec.kit import shakespeare as experiment
 from spec.kit.catalogue import ROOT
 from spec.kit.encoder import Encoder
 
@@ -109,14 +109,11 @@ def side_by_side(
 ) -> list[Result]:
     """Trains one encoder a kind of block, each step each on the same batch, and shows and draws what came of it."""
     scale = scale or Scale()
-    words = impl.tokenize(text)
-    # the vocabulary must not know the last tenth, so the words are cut before they are numbers
-    vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=scale.vocab)
-    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
+    vocabulary, seen, unseen = experiment.numbered(impl, text, scale.vocab)
     unseen = _cut(unseen, scale.context)
     held_out = _masked(unseen[:: max(1, len(unseen) // scale.held_out)], len(vocabulary), "held out")
     unigram = kneser_ney.unigram(seen, held_out.targets, len(vocabulary))
-    with _unwatched(impl):
+    with impl.log.unwatched():  # the watch must cost none of the blocks any time
         models = {name: _encoder(make, len(vocabulary), scale) for name, make in makers(blocks, scale).items()}
         results = [Result(name, _count(model), _count(model.blocks), unigram) for name, model in models.items()]
         show = Console(file=sys.stdout, highlight=False)
@@ -131,13 +128,8 @@ def side_by_side(
 
 
 def _cut(stream: Int[Tensor, "position"], context: int) -> Int[Tensor, "batch position"]:
-    """Sequences end to end, the second half of them one token later.
-
-    Words and what stands between them take turns: all sequences would begin with the same kind of token otherwise, and
-    models with learned positions would come to rely on it.
-    """
-    middle = len(stream) // 2 // context * context
-    return torch.cat([part.unfold(0, context, context) for part in (stream[:middle], stream[middle + 1 :])])
+    """Sequences end to end, nothing to be said next: a masked token is guessed from both sides."""
+    return torch.cat([part.unfold(0, context, context) for part in experiment.halves(stream, context)])
 
 
 def _encoder(make: Callable[[int], nn.Module], vocab: int, scale: Scale) -> Encoder:
@@ -230,16 +222,6 @@ def _evaluate(model: Encoder, held_out: Masked) -> float:
         logits = model.logits(model.hidden(seen)[at])
         summed += F.cross_entropy(logits, tokens[at], reduction="sum").item()
     return summed / int(held_out.at.sum())
-
-
-@contextlib.contextmanager
-def _unwatched(impl: Any) -> Any:
-    """Calls in here are not recorded, so that the watch costs none of the blocks any time."""
-    impl.log.depth += 1
-    try:
-        yield
-    finally:
-        impl.log.depth -= 1
 
 
 def speed(result: Result, standard: Result) -> float:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from spec.kit import corpus as works
 from spec.kit import draw
+from spec.kit import shakespeare as experiment
 from spec.kit.spies import pair
 
 HALF, VOCAB = 6, 10  # of the reversal task
@@ -59,16 +60,9 @@ def reversal_result(model: nn.Module, task: Task) -> tuple[float, float]:
 
 def shakespeare(impl: Any, path: str | None, context: int) -> Task:
     """The complete works by words, cut without overlap; the vocabulary knows nothing of the last tenth."""
-    text = works.text(path)
-    words = impl.tokenize(text)
-    vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=WORDS)
-    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
-    # half of the sequences begin with a word, half with what stands between words (see kit/shakespeare.py)
-    middle = len(seen) // 2 // context * context
-    halves = [impl.sequences(half, context) for half in (seen[:middle], seen[middle + 1 :])]
-    inputs, targets = (torch.cat([half[number] for half in halves]) for number in (0, 1))
-    part = [list(torch.split(each[::24], 32)) for each in impl.sequences(unseen, context)]
+    vocabulary, seen, unseen = experiment.numbered(impl, works.text(path), WORDS)
     return Task(
-        len(vocabulary), inputs, targets, list(zip(*part, strict=True)), {"ln(vocab)": math.log(len(vocabulary))},
+        len(vocabulary), *experiment.training_part(impl, seen, context),
+        experiment.validation_part(impl, unseen, context), {"ln(vocab)": math.log(len(vocabulary))},
         vocabulary, unseen[:16],
     )  # fmt: skip

@@ -23,10 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 
+from spec.kit import shakespeare as experiment
 from spec.kit.plug import Implementation
 from spec.kit.server import checkpoints, devices, folder, measure, tasks
 from spec.kit.server.devices import Devices
 from spec.kit.server.ranks import Ranks, joined
+
+SAMPLED = 60  # tokens
 
 
 @dataclass
@@ -177,19 +180,11 @@ class Run:
         if self.ranks.rank == 0:
             folder.plot(self.path, self.task.lines)
 
-    @torch.no_grad()
     def _sample(self, step: int) -> None:
         """Some words that the model writes, by this rank alone or, where it is spread, by all."""
-        if self.task.vocabulary is None or (self.ranks.rank and not self.settings.sharded):
+        if self.task.prompt is None or (self.ranks.rank and not self.settings.sharded):
             return
-        self.plain.eval()
-        ids = self.task.prompt
-        assert ids is not None
-        source = torch.Generator().manual_seed(0)
-        for _ in range(60):
-            logits = self.plain(ids[None, -self.settings.context :])[0, -1].float().cpu() / 0.8
-            logits[0] = -math.inf  # the unknown word
-            ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=source).to(ids.device)])
+        ids = experiment.written(self.plain, self.task.prompt, self.settings.context, SAMPLED)
         if self.ranks.rank == 0:
             with (self.path / "samples.txt").open("a") as file:
                 file.write(f"step {step}\n{''.join(self.task.vocabulary.decode(ids.cpu()))}\n\n")

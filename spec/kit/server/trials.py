@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from spec.kit import kneser_ney
+from spec.kit import shakespeare as experiment
 from spec.kit.server import folder, measure, tasks
 from spec.kit.server.devices import Devices
 from spec.kit.server.launch import end, torchrun
@@ -230,14 +231,9 @@ def shakespeare_on_all(impl: Any, devices: Devices, text: str, config: pytest.Co
     every = ran(impl, devices, base / "all", *words, until, restarts=2, seconds=hour, shown=True)
     _report(show, devices, alone, every)
     show.print((base / "all" / "samples.txt").read_text().rpartition("step ")[2], markup=False)
-    return Reached(alone["validation_loss"], every["validation_loss"], _bigram(impl, text), every["peak_memory"])
-
-
-def _bigram(impl: Any, text: str) -> float:
-    words = impl.tokenize(text)
-    vocabulary = impl.Vocabulary(words[: len(words) - len(words) // 10], max_size=tasks.WORDS)
-    seen, unseen = impl.train_validation_split(vocabulary.encode(words), 0.1)
-    return kneser_ney.bigram(seen, unseen, len(vocabulary))
+    vocabulary, seen, unseen = experiment.numbered(impl, text, tasks.WORDS)
+    bigram = kneser_ney.bigram(seen, unseen, len(vocabulary))
+    return Reached(alone["validation_loss"], every["validation_loss"], bigram, every["peak_memory"])
 
 
 def _report(show: Console, devices: Devices, alone: dict[str, Any], every: dict[str, Any]) -> None:
