@@ -229,7 +229,13 @@ def test_hidden_keys_get_no_gradient(impl: Attention, q: Tensor, k: Tensor, v: T
     assert of_v[:, visible].any()
 
 
-@rejects("scales_q_in_place", "mask_gets_an_axis_too_many", "needs_a_batch_axis", "transposes_fixed_axes")
+@rejects(
+    "scales_q_in_place",
+    "mask_gets_an_axis_too_many",
+    "needs_a_batch_axis",
+    "transposes_fixed_axes",
+    "mask_for_the_first_sequence",
+)
 @for_all(q="batch heads query d_k", k="batch heads key d_k", v="batch heads key d_v", mask=booleans("heads query key"))
 def test_masks_broadcast(impl: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> None:
     """A mask broadcasts against (*batch, query, key): one picture serves every batch element and head.
@@ -311,6 +317,21 @@ def test_large_scores_do_not_overflow(impl: Attention, q: Tensor, k: Tensor, v: 
     scores = einsum(q.double(), far.double(), "batch query d_k, batch key d_k -> batch query key")
     assert finite(out)
     assert_close(out, (scores.softmax(-1) @ v.double()).float(), atol=1e-2, rtol=1e-2)
+
+
+@rejects("subtracts_one_maximum_for_all")
+@for_all(q="batch (2 query) d_k", k="batch key d_k")
+def test_a_row_does_not_depend_on_the_size_of_the_others(impl: Attention, q: Tensor, k: Tensor) -> None:
+    """A query with scores of 10,000 leaves the weights of the other queries as they are.
+
+    The largest score is subtracted so that exp does not overflow. It has to be the largest of the row: beside the
+    largest of all, every score of a modest row gives exp(−10,000) = 0, and its weights are 0 or 0/0.
+
+    Hint: `scores.amax(-1, keepdim=True)`; torch's softmax does it for you.
+    """
+    loud = torch.arange(q.shape[1]) % 2 == 0
+    q = torch.where(loud[:, None], 1e4 * q, q)
+    assert_close(impl.attention_weights(q, k)[:, ~loud], impl.attention_weights(q[:, ~loud], k))
 
 
 @rejects(

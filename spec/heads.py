@@ -7,6 +7,7 @@ Several attentions side by side: each head looks in a projection of its own, and
 Source: Vaswani et al. 2017, §3.2.2; the Deep Learning Curriculum, chapter 1.
 """
 
+import functools
 import math
 from typing import Annotated, Any, Protocol
 
@@ -19,7 +20,7 @@ from spec.kit.close import assert_close
 from spec.kit.draw import axis, booleans, doubles, for_all, randn
 from spec.kit.marks import rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom
-from spec.kit.weights import give, perturb, random_state
+from spec.kit.weights import count, give, perturb, random_state
 
 
 class MultiHeadAttentionCall(Protocol):
@@ -380,6 +381,18 @@ def test_d_k_and_d_v_are_free(impl: Heads, x: Tensor, context: Tensor, heads: in
     assert finite(out)
 
 
+@rejects("values_follow_the_queries_size")
+@for_all(heads=[2, 3], d=[2, 3], chosen=[1, 4], examples=4)
+def test_one_chosen_size_leaves_the_other(impl: Heads, heads: int, d: int, chosen: int) -> None:
+    """Where d_k alone is chosen d_v stays d_model / heads, and the other way round.
+
+    Hint: each of the two has its own `if … is None`.
+    """
+    make = functools.partial(impl.MultiHeadAttention, d_model=heads * d, heads=heads)
+    assert count(make(d_k=chosen)) == count(make(d_k=chosen, d_v=d))
+    assert count(make(d_v=chosen)) == count(make(d_k=d, d_v=chosen))
+
+
 @rejects("heads_share_one_projection", "averages_the_heads")
 @for_all(heads=[2, 3], d=[2, 3, 4], examples=5)
 def test_the_heads_together_carry_all_channels(impl: Heads, heads: int, d: int) -> None:
@@ -708,7 +721,7 @@ def test_heads_leave_their_inputs_alone(impl: Heads, x: Tensor, heads: int) -> N
 
 
 @robust
-@rejects("cuts_the_rest_off", "heads_need_not_divide_d_model", "refuses_without_numbers")
+@rejects("cuts_the_rest_off", "heads_need_not_divide_d_model", "refuses_without_numbers", "splits_axes_by_number")
 @for_all(x="batch position (heads d)", heads=axis("heads"))
 def test_errors_of_the_heads_name_the_numbers(impl: Heads, x: Tensor, heads: int) -> None:
     """The error names both numbers: the channels, and the heads that do not divide them.

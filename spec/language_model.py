@@ -26,7 +26,7 @@ from spec.kit.close import assert_close
 from spec.kit.draw import axis, for_all, integers, randn, tokens
 from spec.kit.marks import rejects, robust, same_weights
 from spec.kit.probe import finite, leaves, lower_triangle, refuses
-from spec.kit.weights import give, perturb, random_state
+from spec.kit.weights import count, give, perturb, random_state
 
 SCHEMES = ["learned", "sinusoidal", "rotary", "alibi", "none"]
 SIZES: dict[str, Any] = {"vocab": 13, "max_length": 9, "d_model": 24, "layers": 2, "heads": 4}
@@ -220,7 +220,7 @@ def test_only_learned_positions_are_parameters(impl: LanguageModel, positions: s
     Hint: a table that does not learn is a buffer: `register_buffer(…, persistent=False)`.
     """
     with_them, without = (impl.DecoderLM(**SIZES, positions=scheme) for scheme in (positions, "none"))
-    assert _count(with_them) - _count(without) == (9 * 24 if positions == "learned" else 0)
+    assert count(with_them) - count(without) == (9 * 24 if positions == "learned" else 0)
 
 
 @rejects("blocks_in_a_list", "one_layer_reused", "number_of_layers_ignored")
@@ -234,7 +234,7 @@ def test_every_layer_adds_the_same_number_of_parameters(impl: LanguageModel, lay
 
     Hint: `nn.ModuleList(Block(…) for _ in range(layers))`; a plain list hides the blocks from `parameters()`.
     """
-    counts = [_count(impl.DecoderLM(**SIZES | {"layers": n})) for n in (layers, layers + 1, layers + 2)]
+    counts = [count(impl.DecoderLM(**SIZES | {"layers": n})) for n in (layers, layers + 1, layers + 2)]
     assert counts[2] - counts[1] == counts[1] - counts[0]
     assert counts[1] > counts[0]
 
@@ -250,7 +250,7 @@ def test_d_ff_is_the_width_of_the_feed_forward_layers(impl: LanguageModel) -> No
     Hint: does `d_ff` reach the blocks, or is `4 * d_model` written there?
     """
     counts = {
-        (layers, d_ff): _count(impl.DecoderLM(**SIZES | {"layers": layers, "d_ff": d_ff}))
+        (layers, d_ff): count(impl.DecoderLM(**SIZES | {"layers": layers, "d_ff": d_ff}))
         for layers in (1, 2)
         for d_ff in (32, 40, 48)
     }
@@ -286,8 +286,8 @@ def test_tying_saves_one_matrix(impl: LanguageModel) -> None:
     Hint: `self.head.weight = self.tokens.weight` makes both names one parameter; copying the values does not.
     """
     tied, free = (impl.DecoderLM(**SIZES, tie=tie) for tie in (True, False))
-    assert _count(free) - _count(tied) == 13 * 24
-    assert _count(impl.DecoderLM(**SIZES)) == _count(tied)
+    assert count(free) - count(tied) == 13 * 24
+    assert count(impl.DecoderLM(**SIZES)) == count(tied)
 
 
 @rejects("tied_head_is_detached", "embeddings_are_detached", "head_has_a_bias")
@@ -521,7 +521,7 @@ def test_parameters_have_the_canonical_shapes(impl: LanguageModel, positions: st
     model = impl.DecoderLM(**SIZES, positions=positions, tie=tie)
     state = _state(positions, tie)
     give(model, state)
-    assert _count(model) == sum(value.numel() for value in state.values())
+    assert count(model) == sum(value.numel() for value in state.values())
 
 
 @same_weights
@@ -585,7 +585,7 @@ def test_d_ff_is_four_times_d_model_by_default(impl: LanguageModel) -> None:
 
     Hint: `d_ff = 4 * d_model if d_ff is None else d_ff`
     """
-    assert _count(impl.DecoderLM(**SIZES)) == _count(impl.DecoderLM(**SIZES | {"d_ff": 4 * SIZES["d_model"]}))
+    assert count(impl.DecoderLM(**SIZES)) == count(impl.DecoderLM(**SIZES | {"d_ff": 4 * SIZES["d_model"]}))
 
 
 @robust
@@ -631,10 +631,6 @@ def test_the_model_follows_its_device_without_asking_it(impl: LanguageModel, pos
     """
     model = impl.DecoderLM(**SIZES, positions=positions, norm=norm).to("meta")
     assert model(tokens(13, 2, 7).to("meta")).device.type == "meta"
-
-
-def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:

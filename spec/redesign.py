@@ -31,7 +31,7 @@ from spec.kit.encoder import Encoder
 from spec.kit.marks import patience, rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom
 from spec.kit.side_by_side import Blocks, side_by_side
-from spec.kit.weights import fit, give, perturb, random_state, take
+from spec.kit.weights import count, fit, give, perturb, random_state, take
 
 
 class BlockCall(Protocol):
@@ -746,9 +746,7 @@ def test_a_simplified_block_has_10_d_squared_weights_instead_of_12(impl: Whole, 
 
     def squares(make: Make, **options: Any) -> float:
         """The factor of d_model² in the number of parameters, read off three sizes."""
-        counts = [
-            _count(make(d_model=n * heads * d, heads=heads, d_ff=4 * n * heads * d, **options)) for n in (1, 2, 3)
-        ]
+        counts = [count(make(d_model=n * heads * d, heads=heads, d_ff=4 * n * heads * d, **options)) for n in (1, 2, 3)]
         return (counts[2] - 2 * counts[1] + counts[0]) / (2 * (heads * d) ** 2)
 
     assert [squares(make) for make in (impl.DecoderBlock, impl.ParallelBlock)] == [12, 12]
@@ -757,11 +755,7 @@ def test_a_simplified_block_has_10_d_squared_weights_instead_of_12(impl: Whole, 
         assert squares(impl.SimplifiedBlock, first_layer=first_layer, parallel=False) == 10 + first_layer
         assert squares(impl.PAFormerBlock, first_layer=first_layer) == 10 + first_layer
     sizes: dict[str, Any] = {"d_model": heads * d, "heads": heads, "d_ff": 8}
-    assert _count(impl.PAFormerBlock(**sizes)) > _count(impl.SimplifiedBlock(**sizes))
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    assert count(impl.PAFormerBlock(**sizes)) > count(impl.SimplifiedBlock(**sizes))
 
 
 @rejects("no_uniform_part", "uniform_is_added", "residual_gain_is_forgotten", "shaped_values_are_projected")

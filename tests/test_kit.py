@@ -1,21 +1,25 @@
 """The small parts of the machinery, each held to its word."""
 
 import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from spec.kit import diagnose, draw, symptom, weights
-from spec.kit.catalogue import ROOT, exercises
+from spec.kit.carry import carry
+from spec.kit.catalogue import ROOT, exercises, requirements
 from spec.kit.limit import limit
 from spec.kit.plug import Implementation, UnknownPlace, place
 from spec.kit.probe import lower_triangle, refuses, who_sees_whom
 from spec.kit.record import Call, Log, guarded, watched
 from spec.kit.returns import check
 from spec.kit.story import picture
+from spec.kit.trial import attempt
 from spec.kit.verdict import CannotCheck, Endless, Misbehaved
 
 
@@ -144,6 +148,85 @@ def test_weights_by_canonical_name() -> None:
         weights.give(module, {"weight": torch.ones(4)})
     with pytest.raises(CannotCheck, match="PARAMETERS"):
         weights.give(nn.Linear(2, 2), {"weight": torch.ones(2, 2), "offset": torch.ones(2)})
+
+
+class _Canonical(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(4, 4) for _ in range(3))
+        self.output, self.norm = nn.Linear(4, 6), nn.LayerNorm(4)
+
+
+class _Fused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(4))
+        self.qkv, self.out = nn.Linear(4, 12), nn.Linear(4, 6)
+        self.register_buffer("mask", torch.ones(2, 2))
+
+
+class _Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.per_head = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(4, 2) for name in ("q", "k", "v")}) for _ in range(2)
+        )
+        self.w_out, self.b = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6))
+        self.norm = nn.LayerNorm(4)
+
+
+@pytest.mark.parametrize("make", [_Fused, _Heads])
+def test_weights_are_carried_over_whatever_their_names(make: type[nn.Module]) -> None:
+    """Three matrices in one, one per head or transposed find their places; what cannot be matched is an error."""
+    mine: Any = make()
+    taker = _Canonical()
+    state = {name: value.clone() for name, value in mine.state_dict().items()}
+    carry(state, mine, taker)
+    x = torch.randn(3, 4)
+    if isinstance(mine, _Fused):
+        query, key, value = mine.qkv(x).chunk(3, -1)
+        output, gain = mine.out(x), mine.gamma
+    else:
+        query, key, value = (torch.cat([head[name](x) for head in mine.per_head], -1) for name in "qkv")
+        output, gain = x @ mine.w_out + mine.b, mine.norm.weight
+    for due, layer in ((query, taker.query), (key, taker.key), (value, taker.value), (output, taker.output)):
+        torch.testing.assert_close(layer(x), due)
+    assert torch.equal(taker.norm.weight, gain)
+    with pytest.raises(LookupError, match="are due"):
+        carry(nn.Linear(4, 5).state_dict(), nn.Linear(4, 5), taker)
+
+
+def test_a_mistake_under_other_names_is_named() -> None:
+    """A learner's own parameter names, without PARAMETERS, do not keep a mistake from its name."""
+    text = """
+import torch
+from torch import nn
+class MultiHeadAttention(nn.Module):
+    def __init__(self, d_model, heads, d_k=None, d_v=None, bias=True, dropout=0.0, rotary=False):
+        super().__init__()
+        self.h, d_k = heads, d_k or d_model // heads
+        self.to_q, self.to_k = nn.Linear(d_model, heads * d_k, bias), nn.Linear(d_model, heads * d_k, bias)
+        self.to_v = nn.Linear(d_model, heads * (d_v or d_model // heads), bias)
+        self.proj = nn.Linear(self.to_v.out_features, d_model, bias)
+    def forward(self, x, context=None, mask=None, bias=None):
+        q, k, v = (split_heads(layer(x), self.h) for layer in (self.to_q, self.to_k, self.to_v))
+        return self.proj(merge_heads(attention(q, k, v, mask, bias)))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "mine.py").write_text(text)
+        impl = Implementation(f"{folder}/mine.py+reference", ROOT)
+        requirement = requirements("heads")["values_come_from_the_context"]
+        assert attempt(requirement, impl) is not None
+        assert "context_is_ignored" in diagnose.explain(requirement, impl)
+
+
+def test_layers_that_pytorch_does_not_see_are_pointed_out() -> None:
+    """A list of layers is no part of a module; a list of layers that are registered elsewhere does no harm."""
+    module: Any = nn.Module()
+    module.heads = [nn.Linear(2, 2)]
+    assert "`heads` is a list" in symptom.unregistered(module)
+    module.registered = nn.ModuleList(module.heads)
+    assert not symptom.unregistered(module)
 
 
 def test_a_mistake_is_named_only_when_everything_agrees() -> None:

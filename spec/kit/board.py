@@ -176,9 +176,10 @@ def _ruled_out(stories: Sequence[Story]) -> set[str]:
 
 
 def suspected(story: Story, others: Sequence[Story] = ()) -> list[str]:
-    """The diagnoses that stand, at most three."""
+    """The diagnoses that stand, at most three: those that no requirement contradicts, where there are such."""
     out = _ruled_out(others)
-    named = [catalogue.mistake(name) for name in story.looks_like if name not in out]
+    names = [name for name in story.looks_like if name not in out] or story.looks_like
+    named = [catalogue.mistake(name) for name in names]
     return [f"{each.diagnosis} ({each.name})" for each in named if each][:3]
 
 

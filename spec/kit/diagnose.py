@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spec.kit import annotated, catalogue, draw
 from spec.kit.catalogue import Requirement
@@ -99,20 +99,31 @@ def _suspect(name: str) -> Implementation:
     return Implementation(name, Path.cwd())
 
 
-def rerun(impl: Implementation, body: Body, case: Case, weights: list[Made]) -> tuple[list[Call], bool]:
-    """The calls of a case in an implementation that starts from these weights, and whether the case fails."""
-    impl.log.weights, usual = weights, impl.log.seconds
-    impl.log.seconds = min(SECONDS, usual)
-    failed = False
+def rerun(
+    impl: Implementation, body: Body, case: Case, leaders: list[Made] | None
+) -> tuple[list[Call], BaseException | None]:
+    """The calls of a case, and the exception that it ends with.
+
+    Its modules take the weights of the leaders. Where None is given the run is to lead others: its weights are kept.
+    """
+    log = impl.log
+    usual, log.seconds = log.seconds, min(SECONDS, log.seconds)
+    log.leaders, log.kept = leaders or [], leaders is None
+    end = None
     try:
-        draw.run_case(impl.log, body, case, impl)
+        draw.run_case(log, body, case, impl)
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        failed = True
+    except BaseException as error:
+        end = error
     finally:
-        impl.log.weights, impl.log.seconds = [], usual
-    return impl.log.calls, failed
+        log.leaders, log.kept, log.seconds = [], False, usual
+    return log.calls, end
+
+
+def alike(mine: BaseException | None, theirs: BaseException | None) -> bool:
+    """Whether two runs end with the same words; an exception without words says too little."""
+    return mine is not None and type(mine) is type(theirs) and str(mine) == str(theirs) != ""
 
 
 def suspects(requirement: Requirement) -> list[str]:
@@ -138,14 +149,19 @@ def explain(requirement: Requirement, impl: Implementation) -> list[str]:
 def _explain(requirement: Requirement, impl: Implementation, body: Body, cases: list[Case]) -> list[str]:
     left, wrong_somewhere = suspects(requirement), False
     for number, case in enumerate(cases):
-        mine, _ = rerun(impl, body, case, [])
+        mine, end = rerun(impl, body, case, None)
         made = impl.log.made
-        if any(isinstance(each.module, nn.Module) and not each.start for each in made):
+        if not all(each.kept for each in made):
             return []
         right, _ = rerun(_suspect("reference"), body, case, made)
-        wrong_somewhere |= not explains(mine, right)
+        visible = not explains(mine, right)
         runs = {name: rerun(_suspect(f"mistake:{name}"), body, case, made) for name in left}
-        left = [name for name, (calls, failed) in runs.items() if explains(mine, calls) and (failed or number)]
+        left = [name for name, (calls, _) in runs.items() if explains(mine, calls)]
+        if number == 0:
+            # what no result shows, like the number of tokens that a model has read, is told by the failure alone
+            left = [name for name in left if (runs[name][1] if visible else alike(end, runs[name][1]))]
+            wrong_somewhere = not visible
+        wrong_somewhere |= visible
         if not left:
             break
     return left if wrong_somewhere else []

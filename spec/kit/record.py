@@ -6,15 +6,19 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
 from spec.kit import limit, returns
+from spec.kit.carry import carry
+from spec.kit.names import canonical
 from spec.kit.returns import Contract
 from spec.kit.verdict import Misbehaved, NotOffered
 
 CAPACITY = 400  # calls; a training loop needs no complete memory
+MOST_KEPT = 8  # modules of one case whose weights are kept
 
 
 @dataclass
@@ -29,13 +33,46 @@ class Call:
     effects: list[Any] = field(default_factory=list)  # what became of the modules and optimizers that were given
 
 
-@dataclass
+State = dict[str, Tensor]
+
+
+@dataclass(eq=False)
 class Made:
-    """A module that the implementation built, with the weights that it started from."""
+    """A module that the implementation built, with the weights that it started from and those it was moved to."""
 
     name: str
-    module: Any
-    start: dict[str, Tensor]
+    module: nn.Module
+    start: State
+    moved: list[State] = field(default_factory=list)
+    leader: "Made | None" = None  # the same module of another run, whose weights this one takes
+    kept: bool = False
+    moves: int = 0
+
+    def note(self) -> None:
+        """Counts a move, and keeps where it led, for the modules that are led by this one."""
+        self.moves += 1
+        if self.kept:
+            self.moved.append(_state(self.module))
+
+    def moves_as_its_leader(self) -> bool:
+        """Takes the leader's weights of the same move; false where nobody leads."""
+        if self.leader is None or self.moves >= len(self.leader.moved):
+            return False
+        carry(self.leader.moved[self.moves], self.leader.module, self.module)
+        return True
+
+
+_made: WeakKeyDictionary[nn.Module, ref[Made]] = WeakKeyDictionary()  # a Made keeps its module alive, a log keeps both
+
+
+def made_of(module: nn.Module) -> Made | None:
+    """How the module was made; None where no exercise made it."""
+    found = _made.get(module)
+    return found() if found else None
+
+
+def _state(module: nn.Module) -> State:
+    return {name: value.detach().clone() for name, value in canonical(module, module.state_dict()).items()}
 
 
 @dataclass
@@ -48,7 +85,8 @@ class Log:
     body: Callable[..., None] | None = None
     depth: int = 0
     seconds: float = limit.CALL_SECONDS
-    weights: list[Made] = field(default_factory=list)  # of another run, to start this run's modules from
+    leaders: list[Made] = field(default_factory=list)  # of another run: this run's modules take their weights
+    kept: bool = False  # whether weights are kept, for a run that is led by this one
 
     def begin(self, body: Callable[..., None], case: dict[str, Any]) -> None:
         """Forgets the case before and starts the next."""
@@ -64,15 +102,16 @@ class Log:
             self.depth -= 1
 
     def remember(self, name: str, module: nn.Module) -> None:
-        """Keeps the weights that a module starts from, or gives it those of the run that is followed."""
-        index = len(self.made)
-        if index < len(self.weights) and self.weights[index].name == name:
-            module.load_state_dict(self.weights[index].start)
-        from spec.kit.weights import canonical  # which draws its numbers with what is above
-
-        state = canonical(module, module.state_dict()).items() if index < 8 else ()
-        start = {key: value.detach().clone() for key, value in state if isinstance(value, Tensor)}
-        self.made.append(Made(name, module, start))
+        """Gives a module the weights of its leader, and keeps what it starts from if others are to be led."""
+        leader = self.leaders[len(self.made)] if len(self.made) < len(self.leaders) else None
+        if leader is not None and leader.name == name:
+            carry(leader.start, leader.module, module)
+        else:
+            leader = None
+        kept = self.kept and len(self.made) < MOST_KEPT
+        made = Made(name, module, _state(module) if kept else {}, [], leader, kept)
+        self.made.append(made)
+        _made[module] = ref(made)
 
 
 MAY_SEED = {"train"}  # it has a seed among its settings, and resuming restores the random state

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spec.kit import catalogue, diagnose, symptom
 from spec.kit.catalogue import Requirement
@@ -198,6 +198,8 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         story.looks_like = diagnose.explain(requirement, impl)  # runs the cases again: the log is another one after it
     if pair and not story.looks_like and all(isinstance(each, Tensor) for each in pair):
         story.symptoms = symptom.read(*pair, sizes)
+    hidden = [symptom.unregistered(made.module) for made in impl.log.made if isinstance(made.module, nn.Module)]
+    story.symptoms = [*dict.fromkeys(filter(None, hidden)), *story.symptoms]
 
 
 def _inline(value: Any) -> str:

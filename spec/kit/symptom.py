@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def read(returned: Tensor, expected: Tensor, sizes: Mapping[str, int]) -> list[str]:
@@ -22,6 +22,22 @@ def read(returned: Tensor, expected: Tensor, sizes: Mapping[str, int]) -> list[s
         elif not _close(mine, due):
             found += [_factor(mine, due, sizes), _scores_factor(mine, due, sizes), _sums(mine, due), _rows(mine, due)]
     return [sentence for sentence in found if sentence]
+
+
+def unregistered(module: nn.Module) -> str:
+    """Says which attribute holds layers where PyTorch does not find them; empty where there is none."""
+    known = {id(parameter) for parameter in module.parameters()}
+    for path, part in module.named_modules():
+        for name, kept in vars(part).items():
+            inside = kept.values() if isinstance(kept, dict) else kept if isinstance(kept, list | tuple) else ()
+            layers = [each for each in inside if isinstance(each, nn.Module)] if not name.startswith("_") else []
+            if any(id(parameter) not in known for layer in layers for parameter in layer.parameters()):
+                where = ".".join(filter(None, (path, name)))
+                return (
+                    f"`{where}` is a {type(kept).__name__} of layers. PyTorch does not look into it: their parameters "
+                    "are not trained, saved or moved. nn.ModuleList or nn.ModuleDict holds layers."
+                )
+    return ""
 
 
 def _missing(mine: list[int], due: list[int]) -> list[str]:

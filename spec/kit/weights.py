@@ -1,6 +1,5 @@
 """Weights by their canonical names: give them, take them, move them off their start."""
 
-import re
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
@@ -10,38 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from spec.kit import draw
+from spec.kit.names import canonical, own_names, translated
+from spec.kit.record import made_of
 from spec.kit.verdict import CannotCheck
-
-
-def _own_names(module: nn.Module) -> dict[str, str]:
-    """{canonical: own}, from PARAMETERS on the class or in its file."""
-    listed = getattr(module, "PARAMETERS", None)
-    if listed is None:
-        listed = getattr(sys.modules.get(type(module).__module__), "PARAMETERS", {})
-    return dict(listed)
-
-
-def _own(name: str, names: Mapping[str, str]) -> str:
-    """An own name; `blocks.N.norm_1.weight` in the mapping stands for every block's."""
-    for number in re.findall(r"(?<=\.)\d+(?=\.)", name):
-        general = name.replace(f".{number}.", ".N.", 1)
-        if general in names:
-            return names[general].replace(".N.", f".{number}.", 1)
-    return names.get(name, name)
-
-
-def canonical(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state by the names that PARAMETERS maps its own to; the others stay as they are."""
-    names = {own: name for name, own in _own_names(module).items() if ".N." not in name}
-    return {names.get(name, name): value for name, value in state.items()}
 
 
 def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads canonical weights. Raises CannotCheck where names differ, AssertionError where shapes or the number do."""
     if "same_weights" in getattr(sys.modules.get(type(module).__module__), "UNSUPPORTED", ()):
         raise CannotCheck("cannot be checked: UNSUPPORTED names same_weights")
-    names = _own_names(module)
-    own = {_own(name, names): value for name, value in state.items()}
+    names = own_names(module)
+    own = {translated(name, names): value for name, value in state.items()}
     try:
         left = module.load_state_dict(own, strict=False)
     except RuntimeError as error:
@@ -86,18 +64,30 @@ def random_state(shapes: Mapping[str, tuple[int, ...]], scale: float = 0.3) -> d
 @torch.no_grad()
 def perturb(module: Any, scale: float = 0.2) -> Any:
     """Moves every parameter off its start, so that nothing hides behind zeros and ones. Returns the module."""
+    made = made_of(module)
+    if made is None or not made.moves_as_its_leader():
+        _add_noise(module, scale)
+    if made is not None:
+        made.note()
+    return module
+
+
+def _add_noise(module: nn.Module, scale: float) -> None:
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         noise = torch.randn(parameter.shape, generator=draw.generator("perturb", zlib.crc32(name.encode())))
-        parameter += scale * noise.to(parameter)
-    return module
+        parameter.add_(scale * noise.to(parameter))
+
+
+def count(module: nn.Module) -> int:
+    """Trainable numbers, a shared matrix once."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def take(module: nn.Module, *due: str) -> dict[str, Tensor]:
     """The module's state by canonical names; raises CannotCheck where one that is due has another name."""
-    names = {own: canonical for canonical, own in _own_names(module).items()}
-    state = {names.get(name, name): value.detach().clone() for name, value in module.state_dict().items()}
+    state = {name: value.detach().clone() for name, value in canonical(module, module.state_dict()).items()}
     if missing := set(due) - set(state):
         raise CannotCheck(_how_to_map(module, set(state) - set(due), missing))
     return state
@@ -108,8 +98,8 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], optional: Iterable[str] 
 
     It does without only where all that it has is named canonically: else it may have the same under another name.
     """
-    names, mine = _own_names(module), module.state_dict()
-    own = {name: _own(name, names) for name in state}
+    names, mine = own_names(module), module.state_dict()
+    own = {name: translated(name, names) for name in state}
     foreign = set(mine) - {name for name, _ in module.named_buffers()} - set(own.values())
     left_out = set() if foreign else {name for name in optional if own.get(name) not in mine}
     return {

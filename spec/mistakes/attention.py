@@ -193,6 +193,16 @@ def does_not_subtract_the_maximum(
 
 
 @instead_of(attention_weights)
+def subtracts_one_maximum_for_all(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """The largest of all scores is subtracted, so that rows far below it vanish. Each row has a largest of its own."""
+    scores = _hide(_scores(q, k), mask, bias)
+    shares = (scores - scores.amax()).exp()
+    return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
+
+
+@instead_of(attention_weights)
 def clamps_the_scores(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The scores are clamped so that exp does not overflow, and large ones become equal. Subtract the maximum
     instead.

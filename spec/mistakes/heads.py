@@ -564,6 +564,14 @@ class values_have_the_size_of_queries(MultiHeadAttention):  # noqa: N801
 
 
 @instead_of(MultiHeadAttention)
+class values_follow_the_queries_size(MultiHeadAttention):  # noqa: N801
+    """Where d_k alone is given, d_v becomes d_k as well. It stays d_model / heads."""
+
+    def __init__(self, d_model: int, heads: int, d_k: int | None = None, d_v: int | None = None, **rest: Any) -> None:
+        super().__init__(d_model, heads, d_k, d_k if d_v is None else d_v, **rest)
+
+
+@instead_of(MultiHeadAttention)
 class output_keeps_its_bias(MultiHeadAttention):  # noqa: N801
     """With bias=False the output layer keeps its bias. All four layers go without."""
 

@@ -1,0 +1,117 @@
+"""Carries a learner's weights into another module of the same exercise, whatever the learner has called them.
+
+A requirement never guesses: where it needs weights by name, PARAMETERS says the names. A diagnosis may: it names a
+mistake only if every result agrees, and with a wrong guess none does.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from spec.kit.names import canonical
+
+Kinds = set[tuple[str, tuple[int, ...]]]
+SHIFTS = {"bias", "b", "beta", "shift", "offset", "b_2"}
+PARTS = (3, 2)  # query, key and value, or key and value, in one matrix
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A parameter: what it is for (matrix, bias, gain or shift) and its numbers."""
+
+    name: str
+    role: str
+    value: Tensor
+
+    @property
+    def kind(self) -> tuple[str, tuple[int, ...]]:
+        """Parameters of one kind can stand for each other."""
+        return self.role, tuple(self.value.shape)
+
+
+def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> None:
+    """Loads a state of `giver`, by canonical names, into `taker`; raises LookupError where they cannot be matched.
+
+    What has the same name and shape in both is the same. The rest is matched kind by kind (matrices, biases, gains and
+    shifts of one shape) in the order of registration, after what the giver keeps in one matrix, in one per head or
+    transposed has been brought into the taker's form.
+    """
+    due = taker.state_dict()
+    loaded = {name: value for name, value in state.items() if name in due and value.shape == due[name].shape}
+    wanted = _learned(taker, due, set(loaded), due)
+    found = _learned(giver, canonical(giver, giver.state_dict()), set(loaded), state)
+    kinds = {each.kind for each in wanted}
+    found = _cut(_joined(_turned(found, giver, kinds), kinds), kinds)
+    for kind in kinds | {each.kind for each in found}:
+        given, taken = ([each for each in side if each.kind == kind] for side in (found, wanted))
+        if len(given) != len(taken):
+            raise LookupError(f"{len(given)} parameters of the kind {kind}, {len(taken)} are due")
+        loaded |= {place.name: each.value for place, each in zip(taken, given, strict=True)}
+    taker.load_state_dict(loaded, strict=False)
+
+
+def _learned(
+    module: nn.Module, own: Mapping[str, Tensor], known: set[str], values: Mapping[str, Tensor]
+) -> list[Learned]:
+    """What is not known yet by its name, each tensor once, in the order of registration."""
+    parameters = {parameter.data_ptr() for parameter in module.parameters()}
+    seen = {value.data_ptr() for name, value in own.items() if name in known}
+    matrices = [name for name, value in own.items() if value.ndim > 1 and value.data_ptr() in parameters]
+    with_a_matrix = {name.rpartition(".")[0] for name in matrices}
+    found = []
+    for name, value in own.items():
+        if value.data_ptr() in parameters - seen:
+            seen.add(value.data_ptr())
+            path, _, last = name.rpartition(".")
+            beside = "bias" if path in with_a_matrix else "shift"
+            role = "matrix" if value.ndim > 1 else beside if last in SHIFTS else "gain"
+            found.append(Learned(name, role, values[name]))
+    return found
+
+
+def _turned(found: list[Learned], giver: nn.Module, kinds: Kinds) -> list[Learned]:
+    """Matrices that belong to no layer of torch's: x @ W has its axes the other way round than nn.Linear."""
+    bare = {
+        f"{path}.{name}".lstrip(".")
+        for path, part in giver.named_modules()
+        if type(part).__module__.partition(".")[0] != "torch"
+        for name, _ in part.named_parameters(recurse=False)
+    }
+    return [
+        replace(each, value=each.value.T)
+        if each.name in bare and each.value.ndim == 2 and ("matrix", tuple(each.value.T.shape)) in kinds
+        else each
+        for each in found
+    ]
+
+
+def _joined(found: list[Learned], kinds: Kinds) -> list[Learned]:
+    """One matrix per head, `heads.0.query` and so on, becomes one of all heads."""
+    groups: dict[str, list[Learned]] = {}
+    for each in found:
+        groups.setdefault(each.name if each.kind in kinds else _of_all(each.name), []).append(each)
+    return [
+        replace(group[0], name=name, value=torch.cat([each.value for each in group])) if len(group) > 1 else group[0]
+        for name, group in groups.items()
+    ]
+
+
+def _of_all(name: str) -> str:
+    """The name with its last number left open."""
+    return re.sub(r"(.*(?:^|\.))\d+\.", r"\1N.", name, count=1)
+
+
+def _cut(found: list[Learned], kinds: Kinds) -> list[Learned]:
+    """A matrix of query, key and value together becomes three."""
+    result: list[Learned] = []
+    for each in found:
+        rows, rest = len(each.value), each.value.shape[1:]
+        parts = [n for n in PARTS if rows % n == 0 and (each.role, (rows // n, *rest)) in kinds]
+        if each.kind in kinds or not parts:
+            result.append(each)
+        else:
+            result += [replace(each, value=part) for part in each.value.chunk(parts[0])]
+    return result
