@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from spec.kit.close import assert_close
 from spec.kit.draw import axis, booleans, doubles, for_all, normal, randn
 from spec.kit.marks import rejects, robust, same_weights
-from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom
-from spec.kit.weights import give, perturb, random_state
+from spec.kit.probe import finite, gradients_are_derivatives, leaves, lower_triangle, refuses, who_sees_whom
+from spec.kit.weights import count, give, perturb, random_state
 
 
 class NormCall(Protocol):
@@ -99,7 +99,13 @@ def test_a_fresh_layer_norm_gives_mean_0_and_variance_1(impl: Blocks, x: Tensor)
     assert_close(out.square().mean(-1), torch.ones(x.shape[:-1]), atol=1e-4, rtol=0)
 
 
-@rejects("divides_by_the_variance", "norms_without_eps", "keeps_the_mean", "gain_before_the_norm")
+@rejects(
+    "divides_by_the_variance",
+    "norms_without_eps",
+    "keeps_the_mean",
+    "gain_before_the_norm",
+    "divides_by_the_root_mean_square",
+)
 @for_all(x=normal("batch position (4 d_model)", scale=10), examples=6)
 def test_layer_norm_forgets_shift_and_size(impl: Blocks, x: Tensor) -> None:
     """A token that is shifted or stretched as a whole is normed to the same.
@@ -177,7 +183,13 @@ def test_constant_rows_stay_finite(impl: Blocks, x: Tensor, d_model: int) -> Non
     assert finite(*(torch.autograd.grad((each * ways).sum(), x)[0] for each in (out, silent)))
 
 
-@rejects("rms_by_the_sum_of_squares", "rms_without_the_root", "rms_over_positions_too")
+@rejects(
+    "rms_by_the_sum_of_squares",
+    "rms_without_the_root",
+    "rms_over_positions_too",
+    "rms_by_the_deviation",
+    "rms_by_torchs_variance",
+)
 @for_all(x=normal("batch position (4 d_model)", scale=10), examples=6)
 def test_a_fresh_rms_norm_gives_root_mean_square_1(impl: Blocks, x: Tensor) -> None:
     """A new RMSNorm gives every token the root mean square 1 over its channels.
@@ -206,7 +218,7 @@ def test_rms_norm_keeps_the_direction(impl: Blocks, x: Tensor) -> None:
 
 
 @same_weights
-@rejects("gain_before_the_norm", "shift_is_forgotten", "rms_gain_is_forgotten")
+@rejects("gain_before_the_norm", "shift_is_forgotten", "rms_gain_is_forgotten", "shift_before_the_gain")
 @for_all(x="batch position (4 d_model)", examples=5)
 def test_gains_multiply_and_shifts_add(impl: Blocks, x: Tensor) -> None:
     """Each channel of a normed token is multiplied by its weight; LayerNorm then adds its bias, RMSNorm has none.
@@ -224,7 +236,23 @@ def test_gains_multiply_and_shifts_add(impl: Blocks, x: Tensor) -> None:
     assert_close(rms_norm(x), F.rms_norm(x, (d_model,), state["weight"], 1e-5), atol=1e-4, rtol=1e-4)
 
 
-@rejects("statistics_are_detached", "centres_in_place", "rms_is_detached")
+@rejects("norm_gains_are_plain_tensors", "rms_gain_is_a_plain_tensor", "rms_gain_is_forgotten")
+@for_all(x="batch position (4 d_model)", examples=3)
+def test_gains_and_shifts_are_parameters(impl: Blocks, x: Tensor) -> None:
+    """LayerNorm has 2 · d_model trainable numbers, and all that learns in a norm is among its parameters.
+
+    A tensor that is no parameter computes like one; but no optimizer moves it, no file holds it, and `.to(device)`
+    leaves it behind.
+
+    Hint: `self.weight = nn.Parameter(torch.ones(d_model))`
+    """
+    layer_norm, rms_norm = impl.LayerNorm(d_model=x.shape[-1]), impl.RMSNorm(d_model=x.shape[-1])
+    for norm in (layer_norm, rms_norm):
+        assert leaves(norm(x)) == {p for p in norm.parameters() if p.requires_grad}
+    assert count(layer_norm) == 2 * x.shape[-1]
+
+
+@rejects("statistics_are_detached", "centres_in_place", "rms_is_detached", "norm_gains_are_plain_tensors")
 @for_all(x=doubles("batch position (4 d_model)"), examples=4)
 def test_gradients_pass_through_the_statistics(impl: Blocks, x: Tensor) -> None:
     """A norm's gradient counts that mean and variance depend on x too.
@@ -237,7 +265,7 @@ def test_gradients_pass_through_the_statistics(impl: Blocks, x: Tensor) -> None:
     assert gradients_are_derivatives(perturb(impl.RMSNorm(d_model=x.shape[-1])).double(), x)
 
 
-@rejects("feed_forward_mixes_positions")
+@rejects("feed_forward_mixes_positions", "feed_forward_hears_its_neighbours")
 @for_all(x="1 position d_model", d_ff=axis("d_ff"), activation=ACTIVATIONS, examples=8)
 def test_feed_forward_acts_on_each_position_alone(impl: Blocks, x: Tensor, d_ff: int, activation: str) -> None:
     """The same network is applied to each position, and none sees another.
@@ -300,6 +328,7 @@ def test_only_a_gated_network_grows_with_the_square(impl: Blocks, x: Tensor, act
     "swiglu_adds_the_gate",
     "skip_inside_feed_forward",
     "hidden_layer_of_d_model",
+    "bends_again_at_the_end",
 )
 @for_all(x="batch position d_model", d_ff=axis("d_ff"), activation=ACTIVATIONS, examples=8)
 def test_feed_forward_goes_up_bends_and_comes_down(impl: Blocks, x: Tensor, d_ff: int, activation: str) -> None:
@@ -372,6 +401,8 @@ def test_a_block_whose_heads_do_not_divide_d_model_is_an_error(impl: Blocks, d_m
     "no_skip_around_attention",
     "skips_the_normed_input",
     "block_knows_positions",
+    "skip_around_attention_twice",
+    "every_skip_twice",
 )
 @for_all(x="batch position (heads d)", heads=axis("heads"), d_ff=axis("d_ff"), examples=6)
 def test_a_block_of_zeros_is_the_identity(impl: Blocks, x: Tensor, heads: int, d_ff: int) -> None:
@@ -515,7 +546,7 @@ def test_post_norm_norms_the_stream(impl: Blocks, x: Tensor, heads: int) -> None
     assert 0.5 < pre.norm() / x.norm() < 2
 
 
-@rejects("skips_the_normed_input", "network_without_a_norm")
+@rejects("skips_the_normed_input", "network_without_a_norm", "skip_around_attention_twice", "every_skip_twice")
 @for_all(x=doubles("batch position (heads 4 d)"), heads=axis("heads"), examples=5)
 def test_pre_norm_sublayers_see_normed_tokens(impl: Blocks, x: Tensor, heads: int) -> None:
     """What a pre-norm block adds to a large stream does not grow with it.
@@ -541,6 +572,10 @@ def test_pre_norm_sublayers_see_normed_tokens(impl: Blocks, x: Tensor, heads: in
     "norms_change_places",
     "post_norm_is_pre_norm",
     "norms_the_sublayer_alone",
+    "shift_before_the_gain",
+    "bends_again_at_the_end",
+    "one_norm_under_two_names",
+    "second_skip_before_the_norm",
 )
 @for_all(
     x=doubles("batch position (heads d)"), heads=axis("heads"), d_ff=axis("d_ff"), norm=["pre", "post"], examples=8
@@ -624,13 +659,13 @@ def test_a_block_drops_in_training_alone(impl: Blocks, x: Tensor, heads: int, no
     plain_block = impl.DecoderBlock(d_model=d_model, heads=heads, d_ff=16, norm=norm)
     network = perturb(impl.FeedForward(d_model=d_model, d_ff=16, dropout=0.5))
     plain_network = impl.FeedForward(d_model=d_model, d_ff=16)
-    for module, plain in ((block, plain_block), (network, plain_network)):
+    for module, plain in ((network, plain_network), (block, plain_block)):
         nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(module.parameters()).detach(), plain.parameters())
         assert not torch.equal(module(x), module(x))
         assert_close(module.eval()(x), plain(x))
 
 
-@rejects("norm_in_float32", "block_adds_in_place")
+@rejects("norm_in_float32", "block_adds_in_place", "rms_in_float32")
 @for_all(x="batch position (heads d)", heads=axis("heads"), dtype=[torch.float64, torch.bfloat16], examples=6)
 def test_converted_blocks_keep_the_dtype(impl: Blocks, x: Tensor, heads: int, dtype: torch.dtype) -> None:
     """After `.to(dtype)`, norms, network and block give back the dtype that comes in.
@@ -669,6 +704,8 @@ def test_blocks_leave_their_inputs_alone(impl: Blocks, x: Tensor, heads: int, no
     "rms_without_the_root",
     "rms_eps_outside_the_root",
     "rms_without_eps",
+    "rms_by_the_deviation",
+    "rms_by_torchs_variance",
 )
 @for_all(x="batch position (4 d_model)", eps=[1e-5, 0.1, 1.0], examples=6)
 def test_rms_norm_adds_eps_to_the_mean_of_squares(impl: Blocks, x: Tensor, eps: float) -> None:
@@ -684,7 +721,7 @@ def test_rms_norm_adds_eps_to_the_mean_of_squares(impl: Blocks, x: Tensor, eps: 
 
 
 @robust
-@rejects("keeps_the_mean", "variance_as_a_difference")
+@rejects("keeps_the_mean", "variance_as_a_difference", "divides_by_the_root_mean_square")
 @for_all(x="batch position (16 d_model)", examples=5)
 def test_layer_norm_survives_a_large_shift(impl: Blocks, x: Tensor) -> None:
     """A token 1,024 away from zero is normed as if it stood around zero.

@@ -277,7 +277,12 @@ def test_a_mask_hides_from_all_heads(impl: Heads, x: Tensor, context: Tensor, he
     assert_close(attention(x, moved, mask=mask), attention(x, context[:, visible]))
 
 
-@rejects("mask_read_as_heads", "first_sequences_mask_for_all", "sequences_and_heads_unfold_wrongly")
+@rejects(
+    "mask_read_as_heads",
+    "first_sequences_mask_for_all",
+    "sequences_and_heads_unfold_wrongly",
+    "mask_repeated_in_the_wrong_order",
+)
 @for_all(x="2 query (2 d)", context="2 key (2 d)", mask=booleans("2 query key"), examples=5)
 def test_a_mask_of_rank_3_is_one_mask_a_sequence(impl: Heads, x: Tensor, context: Tensor, mask: Tensor) -> None:
     """A mask (batch, query, key) gives each sequence its own, for all its heads.
@@ -292,7 +297,7 @@ def test_a_mask_of_rank_3_is_one_mask_a_sequence(impl: Heads, x: Tensor, context
     assert_close(attention(x, context, mask=mask), torch.cat(alone))
 
 
-@rejects("padding_mask_is_reshaped")
+@rejects("padding_mask_is_reshaped", "mask_repeated_in_the_wrong_order")
 @for_all(x="2 query (2 d)", context="2 key (2 d)", mask=booleans("2 1 key"), examples=5)
 def test_a_padding_mask_serves_all_queries(impl: Heads, x: Tensor, context: Tensor, mask: Tensor) -> None:
     """A mask (batch, 1, key) hides the same keys from all queries of a sequence; any axis may be 1.
@@ -382,18 +387,20 @@ def test_d_k_and_d_v_are_free(impl: Heads, x: Tensor, context: Tensor, heads: in
 
 
 @rejects("values_follow_the_queries_size")
-@for_all(heads=[2, 3], d=[2, 3], chosen=[1, 4], examples=4)
-def test_one_chosen_size_leaves_the_other(impl: Heads, heads: int, d: int, chosen: int) -> None:
+@for_all(x="batch position (heads d)", heads=axis("heads"), chosen=[1, 9], examples=4)
+def test_one_chosen_size_leaves_the_other(impl: Heads, x: Tensor, heads: int, chosen: int) -> None:
     """Where d_k alone is chosen d_v stays d_model / heads, and the other way round.
 
     Hint: each of the two has its own `if … is None`.
     """
-    make = functools.partial(impl.MultiHeadAttention, d_model=heads * d, heads=heads)
-    assert count(make(d_k=chosen)) == count(make(d_k=chosen, d_v=d))
-    assert count(make(d_v=chosen)) == count(make(d_k=d, d_v=chosen))
+    make = functools.partial(impl.MultiHeadAttention, d_model=x.shape[-1], heads=heads)
+    one, other, d = make(d_k=chosen), make(d_v=chosen), x.shape[-1] // heads
+    assert one(x).shape == other(x).shape == x.shape
+    assert count(one) == count(make(d_k=chosen, d_v=d))
+    assert count(other) == count(make(d_k=d, d_v=chosen))
 
 
-@rejects("heads_share_one_projection", "averages_the_heads")
+@rejects("heads_share_one_projection", "averages_the_heads", "heads_share_keys_and_values")
 @for_all(heads=[2, 3], d=[2, 3, 4], examples=5)
 def test_the_heads_together_carry_all_channels(impl: Heads, heads: int, d: int) -> None:
     """One token can move the output in d_model directions, since each head has a value projection of its own.
@@ -525,7 +532,7 @@ def test_rotary_heads_see_order(impl: Heads, x: Tensor, heads: int) -> None:
 
 
 @same_weights
-@rejects("d_k_is_ignored", "values_have_the_size_of_queries")
+@rejects("d_k_is_ignored", "values_have_the_size_of_queries", "heads_share_keys_and_values")
 @for_all(x="batch query d_model", heads=[2, 3], d_k=axis("d_k"), d_v=axis("d_v"), bias=[True, False], examples=6)
 def test_four_matrices_have_their_shapes(impl: Heads, x: Tensor, heads: int, d_k: int, d_v: int, bias: bool) -> None:
     """Query and key map d_model to heads · d_k, value to heads · d_v, and output maps that back to d_model.

@@ -115,6 +115,9 @@ def test_lengths_up_to_max_length_work(impl: LanguageModel, positions: str) -> N
     "positions_along_the_batch",
     "norm_over_the_batch",
     "sines_in_float32",
+    "causal_only_in_training",
+    "mask_added_as_ones",
+    "moves_the_embeddings_too",
 )
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=10)
 def test_each_position_sees_itself_and_those_before(impl: LanguageModel, positions: str, norm: str) -> None:
@@ -125,13 +128,15 @@ def test_each_position_sees_itself_and_those_before(impl: LanguageModel, positio
 
     Source: Radford et al. 2018, §3.1; Vaswani et al. 2017, §3.2.3.
 
-    Hint: does the causal mask reach the attention of every block, in every scheme of positions?
+    Hint: does the causal mask reach the attention of every block, in every scheme of positions and in both modes?
     """
-    model = perturb(impl.DecoderLM(**SIZES, positions=positions, norm=norm)).double().eval()
+    model = perturb(impl.DecoderLM(**SIZES, positions=positions, norm=norm)).double()
     ids = tokens(13, 1, 7)
     others = torch.where(torch.eye(7, dtype=torch.bool), (ids + 1) % 13, ids)  # row j has another token at position j
-    moved = (model(others) - model(ids)).abs().amax(-1) > 1e-7
-    assert_close(rearrange(moved, "key query -> query key"), lower_triangle(7))
+    for training in (False, True):
+        model.train(training)
+        moved = (model(others) - model(ids)).abs().amax(-1) > 1e-7
+        assert_close(rearrange(moved, "key query -> query key"), lower_triangle(7))
 
 
 @rejects(
@@ -140,6 +145,10 @@ def test_each_position_sees_itself_and_those_before(impl: LanguageModel, positio
     "turns_the_mask",
     "alibi_instead_of_the_mask",
     "final_norm_over_the_positions",
+    "causal_only_in_training",
+    "mask_added_as_ones",
+    "positions_count_from_the_end",
+    "a_single_token_has_no_position",
 )
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=10)
 def test_a_prefix_alone_gives_the_prefix_of_the_whole(impl: LanguageModel, positions: str, norm: str) -> None:
@@ -180,6 +189,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(impl: LanguageModel, positio
     "the_same_position_everywhere",
     "slopes_are_not_used",
     "rotary_is_not_passed_on",
+    "last_block_is_not_called",
 )
 @for_all(positions=["learned", "sinusoidal", "rotary", "alibi"], examples=4)
 def test_positions_tell_the_order(impl: LanguageModel, positions: str) -> None:
@@ -196,7 +206,14 @@ def test_positions_tell_the_order(impl: LanguageModel, positions: str) -> None:
     assert (told - swapped).abs().max() > 1e-3
 
 
-@rejects("sees_a_window_alone", "moves_the_tokens_too", "always_learned_positions", "final_norm_over_the_positions")
+@rejects(
+    "sees_a_window_alone",
+    "moves_the_tokens_too",
+    "always_learned_positions",
+    "final_norm_over_the_positions",
+    "none_means_sines",
+    "moves_the_embeddings_too",
+)
 def test_without_positions_one_layer_cannot_tell_the_order(impl: LanguageModel) -> None:
     """With positions="none", one layer gives the last token the same logits in whatever order the others came.
 
@@ -210,7 +227,7 @@ def test_without_positions_one_layer_cannot_tell_the_order(impl: LanguageModel) 
     assert_close(told, swapped, atol=1e-4, rtol=1e-4)
 
 
-@rejects("sines_are_learned", "always_learned_positions")
+@rejects("sines_are_learned", "always_learned_positions", "learned_positions_are_a_plain_tensor")
 @for_all(positions=["learned", "sinusoidal", "rotary", "alibi"], examples=4)
 def test_only_learned_positions_are_parameters(impl: LanguageModel, positions: str) -> None:
     """Learned positions are max_length · d_model parameters; the other schemes have none.
@@ -219,8 +236,15 @@ def test_only_learned_positions_are_parameters(impl: LanguageModel, positions: s
 
     Hint: a table that does not learn is a buffer: `register_buffer(…, persistent=False)`.
     """
-    with_them, without = (impl.DecoderLM(**SIZES, positions=scheme) for scheme in (positions, "none"))
-    assert count(with_them) - count(without) == (9 * 24 if positions == "learned" else 0)
+    with_them, without = (_size(impl, positions=scheme) for scheme in (positions, "none"))
+    assert with_them - without == (9 * 24 if positions == "learned" else 0)
+
+
+def _size(impl: LanguageModel, **sizes: Any) -> int:
+    """How many parameters a model has that was seen to work."""
+    model = impl.DecoderLM(**SIZES | sizes)
+    assert finite(model(tokens(13, 2, 7)))
+    return count(model)
 
 
 @rejects("blocks_in_a_list", "one_layer_reused", "number_of_layers_ignored")
@@ -234,7 +258,7 @@ def test_every_layer_adds_the_same_number_of_parameters(impl: LanguageModel, lay
 
     Hint: `nn.ModuleList(Block(…) for _ in range(layers))`; a plain list hides the blocks from `parameters()`.
     """
-    counts = [count(impl.DecoderLM(**SIZES | {"layers": n})) for n in (layers, layers + 1, layers + 2)]
+    counts = [_size(impl, layers=n) for n in (layers, layers + 1, layers + 2)]
     assert counts[2] - counts[1] == counts[1] - counts[0]
     assert counts[1] > counts[0]
 
@@ -249,15 +273,26 @@ def test_d_ff_is_the_width_of_the_feed_forward_layers(impl: LanguageModel) -> No
 
     Hint: does `d_ff` reach the blocks, or is `4 * d_model` written there?
     """
-    counts = {
-        (layers, d_ff): count(impl.DecoderLM(**SIZES | {"layers": layers, "d_ff": d_ff}))
-        for layers in (1, 2)
-        for d_ff in (32, 40, 48)
-    }
+    counts = {(layers, d_ff): _size(impl, layers=layers, d_ff=d_ff) for layers in (1, 2) for d_ff in (32, 40, 48)}
     for layers in (1, 2):
         more = counts[layers, 40] - counts[layers, 32]
         assert more == counts[layers, 48] - counts[layers, 40]
         assert more >= layers * 8 * 2 * SIZES["d_model"]
+
+
+@rejects("unties_by_default", "ties_by_copying", "ties_the_memory_alone", "always_tied")
+def test_tying_saves_one_matrix(impl: LanguageModel) -> None:
+    """With tie=False there are vocab · d_model more parameters than with tie=True, which is the default.
+
+    Token to vector and vector to token are the same question asked twice; sharing the answer saves the largest matrix.
+
+    Source: Press & Wolf 2017, §1.
+
+    Hint: `self.head.weight = self.tokens.weight` makes both names one parameter; copying the values does not.
+    """
+    tied, free = (_size(impl, tie=tie) for tie in (True, False))
+    assert free - tied == 13 * 24
+    assert _size(impl) == tied
 
 
 @rejects("layers_start_as_copies", "starts_at_one_number", "ties_by_copying", "ties_the_memory_alone")
@@ -275,21 +310,6 @@ def test_layers_start_different(impl: LanguageModel) -> None:
         assert not any(torch.equal(one, other) for other in matrices[:n])
 
 
-@rejects("unties_by_default", "ties_by_copying", "ties_the_memory_alone", "always_tied")
-def test_tying_saves_one_matrix(impl: LanguageModel) -> None:
-    """With tie=False there are vocab · d_model more parameters than with tie=True, which is the default.
-
-    Token to vector and vector to token are the same question asked twice; sharing the answer saves the largest matrix.
-
-    Source: Press & Wolf 2017, §1.
-
-    Hint: `self.head.weight = self.tokens.weight` makes both names one parameter; copying the values does not.
-    """
-    tied, free = (impl.DecoderLM(**SIZES, tie=tie) for tie in (True, False))
-    assert count(free) - count(tied) == 13 * 24
-    assert count(impl.DecoderLM(**SIZES)) == count(tied)
-
-
 @rejects("tied_head_is_detached", "embeddings_are_detached", "head_has_a_bias")
 def test_a_tied_matrix_learns_from_both_its_uses(impl: LanguageModel) -> None:
     """The tied matrix is the only parameter as long as the vocabulary; it gets gradients as embedding and as head.
@@ -305,12 +325,30 @@ def test_a_tied_matrix_learns_from_both_its_uses(impl: LanguageModel) -> None:
     assert len(long) == 1
     logits, token = model(torch.tensor([[3, 8, 5]])), long[0].shape.index(37)
     read, unread = (torch.autograd.grad(logits[..., i].sum(), long, retain_graph=True)[0] for i in (30, 31))
-    assert read.select(token, 8).any()
-    assert read.select(token, 30).any()
-    assert unread.select(token, 31).any()
+    moved = [grad.select(token, row).any() for grad, row in ((read, 8), (read, 30), (unread, 31))]
+    assert_close(torch.stack(moved), torch.ones(3, dtype=torch.bool))
 
 
-@rejects("final_norm_forgotten", "embeddings_are_detached")
+@rejects("token_0_is_padding", "embeddings_are_detached")
+def test_every_token_that_is_read_learns(impl: LanguageModel) -> None:
+    """Every token that is read moves its row of the table, and token 0 is no exception.
+
+    No id has a meaning of its own here: a row that gets no gradient stays as chance made it.
+
+    Hint: `nn.Embedding(vocab, d_model)`, without a padding_idx.
+    """
+    model = perturb(impl.DecoderLM(**SIZES | {"vocab": 37}, tie=False))
+    ids = torch.tensor([0, 8, 5, 36])
+    logits = model(ids[None])
+    torch.autograd.backward((logits * randn(*logits.shape)).sum())
+    for p in model.parameters():
+        if 37 in p.shape and p.requires_grad:
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            rows = gradient.movedim(p.shape.index(37), 0)[ids]
+            assert_close(rows.reshape(4, -1).any(1), torch.ones(4, dtype=torch.bool))
+
+
+@rejects("final_norm_forgotten", "embeddings_are_detached", "last_block_is_not_called")
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=6)
 def test_the_optimizer_is_given_every_weight(impl: LanguageModel, positions: str, norm: str) -> None:
     """The tensors that a gradient reaches are exactly `parameters()`.
@@ -407,6 +445,22 @@ def test_dropout_acts_in_training_alone(impl: LanguageModel) -> None:
     assert_close(plain(ids), plain(ids), atol=0, rtol=0)
 
 
+@rejects("alibi_on_the_fast_path")
+@for_all(positions=SCHEMES, examples=5)
+def test_logits_are_the_same_without_gradients(impl: LanguageModel, positions: str) -> None:
+    """In evaluation the logits are the same whether gradients are recorded or not.
+
+    `torch.no_grad()` is there to save memory. Some of PyTorch's own modules go another way inside it, and it is the way
+    on which a finished model writes.
+
+    Hint: nn.TransformerEncoder's fast path takes a mask of numbers for one of hidden and visible, which loses a bias.
+    """
+    model = perturb(impl.DecoderLM(**SIZES, positions=positions)).eval()
+    recorded = model(tokens(13, 2, 7))
+    with torch.no_grad():
+        assert_close(model(tokens(13, 2, 7)), recorded, atol=1e-4, rtol=1e-4)
+
+
 @rejects(
     "only_the_first_layer_is_called",
     "every_layer_reads_the_embeddings",
@@ -448,7 +502,7 @@ def test_heads_that_do_not_divide_d_model_are_an_error(impl: LanguageModel) -> N
     assert refuses(lambda: impl.DecoderLM(**SIZES | {"heads": 5})(tokens(13, 2, 7)))
 
 
-@rejects("table_outside_the_state")
+@rejects("table_outside_the_state", "learned_positions_are_a_plain_tensor")
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=5)
 def test_saving_and_loading_restores_the_logits(impl: LanguageModel, positions: str, norm: str) -> None:
     """A fresh model that loads the saved state gives the same logits, bit by bit.
@@ -534,6 +588,9 @@ def test_parameters_have_the_canonical_shapes(impl: LanguageModel, positions: st
     "rotary_is_not_passed_on",
     "norm_order_ignored",
     "embeddings_times_sqrt_d_model",
+    "rotary_in_the_first_block_alone",
+    "none_means_sines",
+    "positions_count_from_the_end",
 )
 @for_all(positions=SCHEMES, norm=["pre", "post"], heads=[2, 4], tie=[True, False], examples=12)
 def test_equal_weights_give_equal_logits(impl: LanguageModel, positions: str, norm: str, heads: int, tie: bool) -> None:

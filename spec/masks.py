@@ -116,7 +116,10 @@ def test_the_jacobian_of_causal_attention_is_lower_triangular(impl: Masks, x: Te
 
 
 @rejects(
-    "causal_mask_aligned_at_the_start", "causal_mask_forgets_the_keys", "causal_mask_shows_all_to_a_remembering_decoder"
+    "causal_mask_aligned_at_the_start",
+    "causal_mask_forgets_the_keys",
+    "causal_mask_shows_all_to_a_remembering_decoder",
+    "causal_mask_shows_the_next_token_after_a_past",
 )
 @for_all(queries=axis("query"), past=[0, 1, 3, 6])
 def test_queries_are_the_last_positions(impl: Masks, queries: int, past: int) -> None:
@@ -183,7 +186,13 @@ def test_padding_does_not_matter(impl: Masks, x: Tensor, filler: Tensor, pad: in
     assert_close(out[ids != pad][None], F.scaled_dot_product_attention(x, x, x))
 
 
-@rejects("window_to_both_sides", "window_hides_only_the_far_past", "window_is_ignored", "window_of_the_oldest")
+@rejects(
+    "window_to_both_sides",
+    "window_hides_only_the_far_past",
+    "window_is_ignored",
+    "window_of_the_oldest",
+    "window_wraps_around",
+)
 @for_all(length=axis("position"), window=[1, 2, 3, 5, 20])
 def test_a_window_ends_at_the_position_itself(impl: Masks, length: int, window: int) -> None:
     """In a window mask a position sees itself and the window − 1 positions before it.
@@ -206,6 +215,8 @@ def test_a_window_ends_at_the_position_itself(impl: Masks, length: int, window: 
     "window_hides_only_the_far_past",
     "window_is_ignored",
     "window_cut_into_blocks",
+    "window_wraps_around",
+    "window_is_empty_at_the_start",
 )
 @for_all(length=axis("position"), window=[1, 2, 4, 9])
 def test_a_window_is_full_as_soon_as_it_can_be(impl: Masks, length: int, window: int) -> None:
@@ -243,6 +254,7 @@ def test_a_window_as_long_as_the_text_is_causal(impl: Masks, length: int, more: 
     "window_cut_into_blocks",
     "window_of_the_oldest",
     "window_mask_of_floats",
+    "window_is_empty_at_the_start",
 )
 @for_all(length=axis("position"), window=[1, 2, 3, 4])
 def test_two_layers_double_a_windows_reach(impl: Masks, length: int, window: int) -> None:

@@ -210,7 +210,7 @@ def test_sinusoids_are_fixed(impl: Positions, length: int, d_model: int) -> None
     assert torch.equal(table, impl.sinusoidal_positions(length, d_model))
 
 
-@rejects("odd_d_model_is_cut")
+@rejects("odd_d_model_is_cut", "odd_d_model_loses_a_cosine")
 def test_odd_d_model_is_an_error(impl: Positions) -> None:
     """An odd d_model is an error for sinusoids.
 
@@ -275,6 +275,7 @@ def test_a_learned_row_is_trained_alone(impl: Positions, d_model: int, position:
     """
     learned = perturb(impl.LearnedPositions(max_length=9, d_model=d_model))
     before = learned(7).detach().clone()
+    assert_close(learned(7).requires_grad, True)
     (learned(7)[position] * randn(d_model)).sum().backward()
     with torch.no_grad():
         for parameter in learned.parameters():
@@ -294,7 +295,12 @@ def test_learned_rows_differ(impl: Positions) -> None:
     assert torch.unique(learned(9), dim=0).shape == (9, 5)
 
 
-@rejects("learned_rows_wrap_around", "learned_rows_are_cut_short", "learned_rows_forget_the_offsets_end")
+@rejects(
+    "learned_rows_wrap_around",
+    "learned_rows_are_cut_short",
+    "learned_rows_forget_the_offsets_end",
+    "learned_rows_repeat_the_last",
+)
 def test_positions_beyond_max_length_are_an_error(impl: Positions) -> None:
     """Asking a table of learned positions for more than max_length is an error, with an offset as well.
 
@@ -341,9 +347,14 @@ def test_learned_rows_are_the_parameter(impl: Positions, weight: Tensor, length:
 
 
 @rejects(
-    "rotary_mixes_pairings", "rotary_forgets_the_minus", "rotary_adds_sinusoids", "rotary_reads_what_it_has_written"
+    "rotary_mixes_pairings",
+    "rotary_forgets_the_minus",
+    "rotary_adds_sinusoids",
+    "rotary_reads_what_it_has_written",
+    "rotary_mixes_pairings_the_other_way",
+    "rotary_halves_forget_the_minus",
 )
-@for_all(x="batch position (2 pair)", offset=[0, 5, 300])
+@for_all(x="batch position (2 pair)", offset=[0, 5, 30])
 def test_rotary_keeps_the_norm(impl: Positions, x: Tensor, offset: int) -> None:
     """A rotation does not change how long a vector is.
 
@@ -356,7 +367,13 @@ def test_rotary_keeps_the_norm(impl: Positions, x: Tensor, offset: int) -> None:
     assert_close(impl.rotary(x, offset=offset).norm(dim=-1), x.norm(dim=-1))
 
 
-@rejects("rotary_counts_from_one", "rotary_mirrors")
+@rejects(
+    "rotary_counts_from_one",
+    "rotary_mirrors",
+    "rotary_returns_the_halves",
+    "rotary_returns_neighbours",
+    "rotary_halves_count_from_one",
+)
 @for_all(x="batch position (2 pair)")
 def test_rotary_leaves_position_zero(impl: Positions, x: Tensor) -> None:
     """At position 0 nothing is turned.
@@ -370,7 +387,13 @@ def test_rotary_leaves_position_zero(impl: Positions, x: Tensor) -> None:
     assert_close(impl.rotary(x)[:, 0], x[:, 0])
 
 
-@rejects("rotary_mixes_pairings", "rotary_forgets_the_minus", "rotary_reads_what_it_has_written")
+@rejects(
+    "rotary_mixes_pairings",
+    "rotary_forgets_the_minus",
+    "rotary_reads_what_it_has_written",
+    "rotary_mixes_pairings_the_other_way",
+    "rotary_halves_forget_the_minus",
+)
 @for_all(q="batch 1 (2 pair)", k="batch 1 (2 pair)", offset=[1, 3, 40])
 def test_rotary_scores_depend_on_the_distance_alone(impl: Positions, q: Tensor, k: Tensor, offset: int) -> None:
     """A rotated query times a rotated key depends on how far apart they stand, not on where.
@@ -409,6 +432,14 @@ def test_rotary_turns_every_position_differently(impl: Positions, x: Tensor) -> 
     "rotary_has_one_frequency",
     "rotary_mirrors",
     "rotary_turns_half_the_channels",
+    "rotary_returns_the_halves",
+    "rotary_returns_neighbours",
+    "rotary_adds_the_offset_to_the_angles",
+    "rotary_halves_count_from_one",
+    "rotary_halves_ignore_the_offset",
+    "rotary_halves_ignore_the_base",
+    "rotary_halves_exponent_without_two",
+    "rotary_halves_add_the_offset_to_the_angles",
 )
 @for_all(d_k=[2, 4, 10, 16], base=[10000.0, 500.0], offset=[0, 3])
 def test_rotary_frequencies_follow_the_formula(impl: Positions, d_k: int, base: float, offset: int) -> None:
@@ -439,7 +470,13 @@ def test_rotary_is_linear(impl: Positions, x: Tensor, y: Tensor) -> None:
     assert_close(impl.rotary(2 * x - 3 * y), 2 * impl.rotary(x) - 3 * impl.rotary(y), atol=1e-4, rtol=1e-4)
 
 
-@rejects("rotary_ignores_the_offset", "rotary_along_the_wrong_axis")
+@rejects(
+    "rotary_ignores_the_offset",
+    "rotary_along_the_wrong_axis",
+    "rotary_adds_the_offset_to_the_angles",
+    "rotary_halves_ignore_the_offset",
+    "rotary_halves_add_the_offset_to_the_angles",
+)
 @for_all(x="batch position (2 pair)", start=[1, 2, 5])
 def test_rotary_continues_at_an_offset(impl: Positions, x: Tensor, start: int) -> None:
     """With an offset, a piece of a sequence is turned as it is within the whole.
@@ -452,7 +489,7 @@ def test_rotary_continues_at_an_offset(impl: Positions, x: Tensor, start: int) -
     assert_close(impl.rotary(x[:, start:], offset=start), impl.rotary(x)[:, start:], atol=1e-4, rtol=1e-4)
 
 
-@rejects("rotary_along_the_wrong_axis")
+@rejects("rotary_along_the_wrong_axis", "rotary_takes_axis_one_of_four", "rotary_halves_take_axis_one_of_four")
 @for_all(x="batch heads position (2 pair)")
 def test_rotary_carries_leading_axes_along(impl: Positions, x: Tensor) -> None:
     """Any leading axes are carried along: positions are the axis before the last.
@@ -660,6 +697,8 @@ def test_rotary_runs_where_its_input_is(impl: Positions) -> None:
     "learned_rows_are_cut_short",
     "learned_rows_forget_the_offsets_end",
     "learned_rows_raise_without_numbers",
+    "odd_d_model_loses_a_cosine",
+    "learned_rows_repeat_the_last",
 )
 def test_position_errors_name_the_numbers(impl: Positions) -> None:
     """Errors about positions name the size that does not fit.

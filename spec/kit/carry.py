@@ -44,7 +44,8 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
     wanted = _learned(taker, due, set(loaded), due)
     found = _learned(giver, canonical(giver, giver.state_dict()), set(loaded), state)
     kinds = {each.kind for each in wanted}
-    found = _cut(_joined(_turned(found, giver, kinds), kinds), kinds)
+    found = _cut(_turned(found, giver, kinds), kinds)  # before and after: heads may have matrices of all three as well
+    found = _cut(_joined(found, kinds), kinds)
     for kind in kinds | {each.kind for each in found}:
         given, taken = ([each for each in side if each.kind == kind] for side in (found, wanted))
         if len(given) != len(taken):

@@ -135,7 +135,7 @@ def suspects(requirement: Requirement) -> list[str]:
 def explain(requirement: Requirement, impl: Implementation) -> list[str]:
     """The names of the mistakes that explain every call of every case that was drawn; empty where none does."""
     log, patterns = impl.log, getattr(requirement.function, "patterns", {})
-    if not log.calls or log.body is None or impl.name.startswith("reference"):
+    if log.body is None or impl.name.startswith("reference"):
         return []
     try:
         with _graphs_are_kept(), annotated.paused(), contextlib.redirect_stdout(io.StringIO()):  # some mistakes print
@@ -153,9 +153,11 @@ def _explain(requirement: Requirement, impl: Implementation, body: Body, cases: 
         made = impl.log.made
         if not all(each.kept for each in made):
             return []
-        right, _ = rerun(_suspect("reference"), body, case, made)
+        right, right_end = rerun(_suspect("reference"), body, case, made)
         visible = not explains(mine, right)
-        runs = {name: rerun(_suspect(f"mistake:{name}"), body, case, made) for name in left}
+        # where even the right code fails with the learner's weights, they are what is wrong: each starts from its own
+        leaders = [] if not visible and alike(end, right_end) else made
+        runs = {name: rerun(_suspect(f"mistake:{name}"), body, case, leaders) for name in left}
         left = [name for name, (calls, _) in runs.items() if explains(mine, calls)]
         if number == 0:
             # what no result shows, like the number of tokens that a model has read, is told by the failure alone

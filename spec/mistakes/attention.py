@@ -35,6 +35,12 @@ def softmax_over_queries(q: Tensor, k: Tensor, mask: Tensor | None = None, bias:
 
 
 @instead_of(attention_weights)
+def softmax_over_axis_one(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """The softmax runs over axis 1, which are the queries where there are three axes. The keys are axis −1, always."""
+    return _share(_hide(_scores(q, k), mask, bias), mask, 1 if q.ndim > 2 else -1)
+
+
+@instead_of(attention_weights)
 def softmax_over_batch(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The softmax runs over the first axis, which is the batch. It must run over the last one, the keys."""
     return _share(_hide(_scores(q, k), mask, bias), mask, 0)
@@ -74,6 +80,12 @@ def scales_by_length(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Ten
 def scales_by_a_fixed_number(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The scores are divided by 8, which is √d_k for d_k = 64 alone. `q.shape[-1]` gives the size that is there."""
     return attention_weights(q * math.sqrt(q.shape[-1]) / 8, k, mask, bias)
+
+
+@instead_of(attention_weights)
+def scale_is_rounded(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """√d_k is rounded down to a whole number, by int() or `//`. It is right only where d_k is a square, like 64."""
+    return attention_weights(q * math.sqrt(q.shape[-1]) / math.isqrt(q.shape[-1]), k, mask, bias)
 
 
 @instead_of(attention_weights)
@@ -168,6 +180,17 @@ def mask_by_query_rows(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: T
 def mask_gets_an_axis_too_many(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The mask gets an axis of its own (`unsqueeze(1)`), so its queries are read as heads. It broadcasts as it is."""
     return attention_weights(q, k, None if mask is None else mask.unsqueeze(-3 if mask.ndim > 2 else 1), bias)
+
+
+@instead_of(attention_weights)
+def mask_gets_an_axis_for_the_heads(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """With four axes a mask of rank 3 gets one for the heads, so its heads are read as a batch. That is a matter for
+    MultiHeadAttention.
+    """
+    guessed = mask.unsqueeze(1) if mask is not None and mask.ndim == 3 and q.ndim == 4 else mask
+    return attention_weights(q, k, guessed, bias)
 
 
 @instead_of(attention_weights)
@@ -321,6 +344,22 @@ def asks_the_host(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor
 def scales_by_d_v(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The scale uses the size of a value. It must use the size of a query, d_k."""
     return attention(q * math.sqrt(q.shape[-1] / v.shape[-1]), k, v, mask, bias)
+
+
+@instead_of(attention)
+def scales_once_more(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """attention scales what is scaled already: attention_weights and scaled_dot_product_attention divide by √d_k."""
+    return attention(q / math.sqrt(q.shape[-1]), k, v, mask, bias)
+
+
+@instead_of(attention)
+def causal_where_no_mask_is_given(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Without a mask the future is hidden (`is_causal=mask is None`). No mask means that every key may be seen."""
+    if mask is None and bias is None:
+        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+    return attention(q, k, v, mask, bias)
 
 
 @instead_of(attention)

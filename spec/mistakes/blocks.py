@@ -104,12 +104,30 @@ class keeps_the_mean(LayerNorm):  # noqa: N801
 
 
 @instead_of(LayerNorm)
+class divides_by_the_root_mean_square(LayerNorm):  # noqa: N801
+    """The centred tokens are divided by the root mean square of x. It must be that of what is left without the mean."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean is taken off above, and not below."""
+        return _normed(self, x, x.mean(-1, keepdim=True), x.square().mean(-1, keepdim=True))
+
+
+@instead_of(LayerNorm)
 class gain_before_the_norm(LayerNorm):  # noqa: N801
     """Gain and shift act before the statistics are taken, which take them off again. They come last."""
 
     def forward(self, x: Tensor) -> Tensor:
         """In the wrong order."""
         return F.layer_norm(x * self.weight + self.bias, self.weight.shape, eps=self.eps)
+
+
+@instead_of(LayerNorm)
+class shift_before_the_gain(LayerNorm):  # noqa: N801
+    """The gain multiplies the shift too, (normed + bias) · weight. The shift comes last: normed · weight + bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """After the norm, and in the wrong order."""
+        return (F.layer_norm(x, self.weight.shape, eps=self.eps) + self.bias) * self.weight
 
 
 @instead_of(LayerNorm)
@@ -128,6 +146,17 @@ class gain_starts_at_random(LayerNorm):  # noqa: N801
     def __init__(self, d_model: int, eps: float = 1e-5) -> None:
         super().__init__(d_model, eps)
         self.weight = nn.Parameter(torch.randn(d_model))
+
+
+@instead_of(LayerNorm)
+class norm_gains_are_plain_tensors(LayerNorm):  # noqa: N801
+    """Gain and shift are plain tensors, which no optimizer moves and no file holds. Make them nn.Parameter."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__(d_model, eps)
+        del self.weight, self.bias
+        object.__setattr__(self, "weight", torch.ones(d_model, requires_grad=True))
+        object.__setattr__(self, "bias", torch.zeros(d_model, requires_grad=True))
 
 
 @instead_of(LayerNorm)
@@ -200,6 +229,24 @@ class rms_takes_the_mean_off(RMSNorm):  # noqa: N801
 
 
 @instead_of(RMSNorm)
+class rms_by_the_deviation(RMSNorm):  # noqa: N801
+    """The tokens are divided by their standard deviation, which leaves the mean out. The root mean square counts it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """By the variance."""
+        return x / (x.var(-1, keepdim=True, unbiased=False) + self.eps).sqrt() * self.weight
+
+
+@instead_of(RMSNorm)
+class rms_by_torchs_variance(RMSNorm):  # noqa: N801
+    """The tokens are divided by the root of `x.var(-1)`. The mean of the squares is due: `x.square().mean(-1)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """By the variance, with Bessel's correction."""
+        return x / (x.var(-1, keepdim=True) + self.eps).sqrt() * self.weight
+
+
+@instead_of(RMSNorm)
 class rms_by_the_sum_of_squares(RMSNorm):  # noqa: N801
     """The squares are summed, which makes the length 1. Their mean is due: then the channels have size 1."""
 
@@ -255,6 +302,16 @@ class rms_gain_is_forgotten(RMSNorm):  # noqa: N801
 
 
 @instead_of(RMSNorm)
+class rms_gain_is_a_plain_tensor(RMSNorm):  # noqa: N801
+    """The gain is a plain tensor, which no optimizer moves and no file holds. Make it an nn.Parameter."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__(d_model, eps)
+        del self.weight
+        object.__setattr__(self, "weight", torch.ones(d_model, requires_grad=True))
+
+
+@instead_of(RMSNorm)
 class rms_is_detached(RMSNorm):  # noqa: N801
     """The root mean square is cut from the graph, and the gradient takes it for a fixed number."""
 
@@ -270,6 +327,16 @@ class rms_in_low_precision(RMSNorm):  # noqa: N801
     def forward(self, x: Tensor) -> Tensor:
         """Every step in x's dtype."""
         return x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() * self.weight
+
+
+@instead_of(RMSNorm)
+class rms_in_float32(RMSNorm):  # noqa: N801
+    """What comes in low precision goes out in float32. It has to be turned back into the dtype that came in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Wide to the end."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
 @instead_of(FeedForward)
@@ -289,6 +356,16 @@ class bends_after_the_second_layer(FeedForward):  # noqa: N801
     def forward(self, x: Tensor) -> Tensor:
         """Up, down, bend."""
         return self.bend(self.down(self.dropout(self.up(x))))
+
+
+@instead_of(FeedForward)
+class bends_again_at_the_end(FeedForward):  # noqa: N801
+    """The activation acts on the result once more. It stands between the two layers, and there alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Up, bend, down, bend."""
+        out = super().forward(x)
+        return self.bend(out) if self.gate is None else out
 
 
 @instead_of(FeedForward)
@@ -377,6 +454,25 @@ class feed_forward_mixes_positions(FeedForward):  # noqa: N801
 
 
 @instead_of(FeedForward)
+class feed_forward_hears_its_neighbours(FeedForward):  # noqa: N801
+    """The first layer is a convolution over three positions: each hears the next. As a linear layer it has width 1."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str = "gelu", dropout: float = 0.0) -> None:
+        super().__init__(d_model, d_ff, activation, dropout)
+        wide = [nn.Conv1d(d_model, d_ff, 3, padding=1) for _ in range(2)]
+        self.first, self.second = wide[0], wide[1] if self.gate is not None else None
+        self.last = nn.Conv1d(d_ff, d_model, 1)
+        del self.up, self.gate, self.down
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Over time."""
+        up = self.first(x.mT)
+        hidden = self.bend(up) if self.second is None else self.bend(self.second(x.mT)) * up
+        out: Tensor = self.last(self.dropout(hidden)).mT
+        return out
+
+
+@instead_of(FeedForward)
 class skip_inside_feed_forward(FeedForward):  # noqa: N801
     """x is added to the result inside the network. The skip belongs to the block, which would add it twice."""
 
@@ -458,6 +554,24 @@ class no_skip_around_attention(_Block):  # noqa: N801
 
 
 @instead_of(DecoderBlock)
+class skip_around_attention_twice(_Block):  # noqa: N801
+    """The attention's sublayer adds x, and so does the block: x is there twice. One skip around each sublayer."""
+
+    def _around(self, x: Tensor, sublayer: Any, norm: nn.Module) -> Tensor:
+        if sublayer is self.feed_forward:
+            return super()._around(x, sublayer, norm)
+        return super()._around(x, lambda y: x + sublayer(y), norm)
+
+
+@instead_of(DecoderBlock)
+class every_skip_twice(_Block):  # noqa: N801
+    """Both sublayers add x, and so does the block: the stream doubles each time. One skip around each sublayer."""
+
+    def _around(self, x: Tensor, sublayer: Any, norm: nn.Module) -> Tensor:
+        return super()._around(x, lambda y: x + sublayer(y), norm)
+
+
+@instead_of(DecoderBlock)
 class skips_the_normed_input(_Block):  # noqa: N801
     """The skip takes norm(x) instead of x, so the free way through the stack is normed too."""
 
@@ -516,6 +630,15 @@ class one_norm_for_both(_Block):  # noqa: N801
 
 
 @instead_of(DecoderBlock)
+class one_norm_under_two_names(DecoderBlock):  # noqa: N801
+    """norm_1 and norm_2 are one and the same module, so both sublayers share its gain. Build two."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.norm_2 = self.norm_1
+
+
+@instead_of(DecoderBlock)
 class norms_change_places(_Block):  # noqa: N801
     """norm_1 and norm_2 change places. The first belongs to the attention, the second to the network."""
 
@@ -549,6 +672,19 @@ class norms_the_sublayer_alone(_Block):  # noqa: N801
 
     def _around(self, x: Tensor, sublayer: Any, norm: nn.Module) -> Tensor:
         out: Tensor = super()._around(x, sublayer, norm) if self.pre else x + norm(self.dropout(sublayer(x)))
+        return out
+
+
+@instead_of(DecoderBlock)
+class second_skip_before_the_norm(DecoderBlock):  # noqa: N801
+    """In post-norm the second skip takes the sum before norm_1. What norm_1 made of it is due, as for the network."""
+
+    def forward(self, x: Tensor, mask: Maybe = None, bias: Maybe = None, cache: Any = None) -> Tensor:
+        """The free way that post-norm does not have."""
+        if self.pre:
+            return super().forward(x, mask, bias, cache)
+        x = x + self.attention(x, mask=mask, bias=bias, cache=cache)
+        out: Tensor = self.norm_2(x + self.feed_forward(self.norm_1(x)))
         return out
 
 

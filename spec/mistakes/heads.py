@@ -152,6 +152,21 @@ class heads_share_one_question(MultiHeadAttention):  # noqa: N801
 
 
 @instead_of(MultiHeadAttention)
+class heads_share_keys_and_values(MultiHeadAttention):  # noqa: N801
+    """There is one key and one value projection for all heads, of d_k and d_v rows. Each head has its own."""
+
+    def __init__(self, d_model: int, heads: int, d_k: int | None = None, d_v: int | None = None, **rest: Any) -> None:
+        super().__init__(d_model, heads, d_k, d_v, **rest)
+        shifts = self.query.bias is not None
+        self.key = nn.Linear(d_model, self.key.out_features // heads, bias=shifts)
+        self.value = nn.Linear(d_model, self.value.out_features // heads, bias=shifts)
+
+    def _project(self, x: Tensor, context: Maybe) -> tuple[Tensor, ...]:
+        query, key, value = super()._project(x, context)
+        return query, key.repeat(1, 1, self.heads), value.repeat(1, 1, self.heads)
+
+
+@instead_of(MultiHeadAttention)
 class projections_are_detached(MultiHeadAttention):  # noqa: N801
     """Queries and keys are cut from the graph, by .detach(), .data or torch.tensor: their projections never learn."""
 
@@ -175,6 +190,19 @@ class mask_read_as_heads(MultiHeadAttention):  # noqa: N801
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Maybe, bias: Maybe) -> Tensor:
         return super()._attend(query, key, value, mask if mask is None or mask.ndim != 3 else mask[None], bias)
+
+
+@instead_of(MultiHeadAttention)
+class mask_repeated_in_the_wrong_order(MultiHeadAttention):  # noqa: N801
+    """Heads are folded into the batch and the masks repeated in another order (`repeat`), so a head gets another
+    sequence's. `repeat_interleave` keeps them together.
+    """
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Maybe, bias: Maybe) -> Tensor:
+        if mask is not None and mask.ndim == 3:
+            tiled = mask.expand(len(query), -1, -1).repeat(self.heads, 1, 1)
+            mask = rearrange(tiled, "(batch head) query key -> batch head query key", head=self.heads)
+        return super()._attend(query, key, value, mask, bias)
 
 
 @instead_of(MultiHeadAttention)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reference.heads import MultiHeadAttention
 from reference.language_model import Cache, DecoderLM
 from reference.masks import causal_mask
 from reference.positions import sinusoidal_positions
@@ -45,6 +46,26 @@ class forgets_the_causal_mask(DecoderLM):
 
     def _mask(self, x: Tensor, offset: int) -> Any:
         return None
+
+
+@instead_of(DecoderLM)
+class causal_only_in_training(DecoderLM):
+    """The causal mask is left out in evaluation. It is needed in both modes, or the answer is to another question."""
+
+    def _mask(self, x: Tensor, offset: int) -> Any:
+        return super()._mask(x, offset) if self.training else None
+
+
+@instead_of(DecoderLM)
+class mask_added_as_ones(DecoderLM):
+    """The mask is added to the scores as ones and zeros: the future is a little fainter. It must be invisible."""
+
+    def _mask(self, x: Tensor, offset: int) -> Any:
+        return None
+
+    def _bias(self, x: Tensor, offset: int) -> Tensor:
+        ones, bias = super()._mask(x, offset).to(x.dtype), super()._bias(x, offset)
+        return ones if bias is None else ones + bias
 
 
 @instead_of(DecoderLM)
@@ -104,11 +125,34 @@ class alibi_instead_of_the_mask(DecoderLM):
 
 
 @instead_of(DecoderLM)
+class alibi_on_the_fast_path(DecoderLM):
+    """Where no gradients are recorded, each position sees itself alone: the fast path of nn.TransformerEncoder takes
+    every number of a float mask but 0 for hidden, and so ALiBi's slopes.
+    """
+
+    def _mask(self, x: Tensor, offset: int) -> Tensor:
+        if self.scheme != "alibi" or self.training or torch.is_grad_enabled():
+            return super()._mask(x, offset)
+        return torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+
+
+@instead_of(DecoderLM)
 class moves_the_tokens_too(DecoderLM):
     """The tokens are moved by one inside the model, so no position sees its own token. Only the targets are moved."""
 
     def _embed(self, tokens: Tensor, offset: int) -> Tensor:
         return super()._embed(torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1), offset)
+
+
+@instead_of(DecoderLM)
+class moves_the_embeddings_too(DecoderLM):
+    """The embeddings are moved by one behind a vector of zeros, so no position sees its own token. Only the targets are
+    moved.
+    """
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        x: Tensor = self.tokens(tokens)
+        return super()._embed(tokens, offset) - x + F.pad(x, (0, 0, 1, 0))[:, :-1]
 
 
 @instead_of(DecoderLM)
@@ -147,6 +191,18 @@ class only_the_first_layer_is_called(DecoderLM):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # noqa: D102
         x = self._embed(tokens, 0)
         return self._logits(self.blocks[0](x, mask=self._mask(x, 0), bias=self._bias(x, 0)))
+
+
+@instead_of(DecoderLM)
+class last_block_is_not_called(DecoderLM):
+    """All blocks are built and the last one is not called: the loop ends one too early."""
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # noqa: D102
+        x = self._embed(tokens, 0)
+        mask, bias = self._mask(x, 0), self._bias(x, 0)
+        for block in self.blocks[:-1]:
+            x = block(x, mask=mask, bias=bias)
+        return self._logits(x)
 
 
 @instead_of(DecoderLM)
@@ -243,6 +299,39 @@ class positions_start_at_one(DecoderLM):
 
 
 @instead_of(DecoderLM)
+class positions_count_from_the_end(DecoderLM):
+    """The last token gets the table's last row, so vectors change with the length. Token t gets row t."""
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        return super()._embed(tokens, self.max_length - tokens.shape[1] if self.positions else offset)
+
+
+@instead_of(DecoderLM)
+class a_single_token_has_no_position(DecoderLM):
+    """A sequence of one token gets no position. It gets that of position 0, as it does at the head of a longer one."""
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        x: Tensor = self.tokens(tokens)
+        return x if tokens.shape[1] == 1 else super()._embed(tokens, offset)
+
+
+@instead_of(DecoderLM)
+class learned_positions_are_a_plain_tensor(DecoderLM):
+    """The learned positions are a plain tensor: made by chance, never trained, not saved. Use nn.Embedding."""
+
+    rows: Tensor | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.positions is not None:
+            self.rows, self.positions = self.positions.weight.detach(), None
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        x = super()._embed(tokens, offset)
+        return x if self.rows is None else x + self.rows[offset:][: x.shape[1]].to(x)
+
+
+@instead_of(DecoderLM)
 class sines_are_learned(DecoderLM):
     """The table of sines is a parameter. It is given by a formula: a buffer, which no optimizer moves."""
 
@@ -279,6 +368,25 @@ class rotary_is_not_passed_on(DecoderLM):
 
     def __init__(self, *, positions: str = "learned", **kwargs: Any) -> None:
         super().__init__(positions="none" if positions == "rotary" else positions, **kwargs)
+
+
+@instead_of(DecoderLM)
+class rotary_in_the_first_block_alone(DecoderLM):
+    """Only the first block turns its queries and keys. A turn is not in the stream: every block has its own to turn."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for module in self.blocks[1:].modules():
+            if isinstance(module, MultiHeadAttention):
+                module.rotary = False
+
+
+@instead_of(DecoderLM)
+class none_means_sines(DecoderLM):
+    """With positions="none" sines are added: they stand behind an `else`. "none" adds nothing."""
+
+    def __init__(self, *, positions: str = "learned", **kwargs: Any) -> None:
+        super().__init__(positions="sinusoidal" if positions == "none" else positions, **kwargs)
 
 
 @instead_of(DecoderLM)
@@ -402,6 +510,15 @@ class embeddings_are_detached(DecoderLM):
 
 
 @instead_of(DecoderLM)
+class token_0_is_padding(DecoderLM):
+    """The table was made with `padding_idx=0`: token 0 is one like any other, and what it says is never learned."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tokens.padding_idx = 0
+
+
+@instead_of(DecoderLM)
 class head_has_a_bias(DecoderLM):
     """The head has a bias. It is to have none, so that it can share the embeddings' matrix and nothing else."""
 
@@ -440,8 +557,6 @@ class any_length_goes(DecoderLM):
     """Schemes without a table take sequences of any length. `max_length` is a promise that every scheme keeps."""
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # noqa: D102
-        if self.scheme == "learned":
-            return super().forward(tokens, cache)
         self.max_length, kept = 10**6, self.max_length
         try:
             return super().forward(tokens, cache)
@@ -492,7 +607,8 @@ class negative_ids_count_from_the_end(DecoderLM):
     """The table is indexed, and an index of −1 is its last row. nn.Embedding and F.embedding refuse it."""
 
     def _embed(self, tokens: Tensor, offset: int) -> Tensor:
-        return super()._embed(torch.where(tokens < 0, tokens + self.tokens.num_embeddings, tokens), offset)
+        none = torch.zeros_like(tokens)
+        return super()._embed(none, offset) - self.tokens(none) + self.tokens.weight[tokens]
 
 
 @instead_of(DecoderLM)

@@ -88,6 +88,15 @@ def causal_mask_shows_all_to_a_remembering_decoder(
 
 
 @instead_of(causal_mask)
+def causal_mask_shows_the_next_token_after_a_past(
+    queries: int, keys: int | None = None, device: Device = None
+) -> Tensor:
+    """Where `keys` is given, a query sees the token after it too. The diagonal is keys − queries, and not one more."""
+    mask = _all(queries, keys, device)
+    return mask.tril(0 if keys is None else keys - queries + 1)
+
+
+@instead_of(causal_mask)
 def causal_mask_of_a_fixed_size(queries: int, keys: int | None = None, device: Device = None) -> Tensor:
     """The mask has the size of the longest sequence, and is not cut to the one at hand."""
     return causal_mask(32, 32, device)
@@ -223,6 +232,21 @@ def window_cut_into_blocks(length: int, window: int, device: Device = None) -> T
 def window_of_the_oldest(length: int, window: int, device: Device = None) -> Tensor:
     """The first `window` keys are visible. The last ones are, up to the position itself."""
     return causal_mask(length, device=device) & (torch.arange(length, device=device) < window)
+
+
+@instead_of(window_mask)
+def window_wraps_around(length: int, window: int, device: Device = None) -> Tensor:
+    """The first positions see the end of the text, where negative indices lead. The window is cut off at position 0."""
+    return _back(length, device) % length < window
+
+
+@instead_of(window_mask)
+def window_is_empty_at_the_start(length: int, window: int, device: Device = None) -> Tensor:
+    """The first rows are empty: where i − window + 1 is negative, a slice counts it from the end. Use `max(0, …)`."""
+    mask = torch.zeros(length, length, dtype=torch.bool, device=device)
+    for i in range(length):
+        mask[i, i - window + 1 : i + 1] = True
+    return mask
 
 
 @instead_of(window_mask)

@@ -1,5 +1,7 @@
 """What goes wrong with positions."""
 
+from collections.abc import Callable
+
 import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
@@ -140,6 +142,13 @@ def odd_d_model_is_cut(length: int, d_model: int, device: Device = None, dtype: 
 
 
 @instead_of(sinusoidal_positions)
+def odd_d_model_loses_a_cosine(length: int, d_model: int, device: Device = None, dtype: Dtype = None) -> Tensor:
+    """An odd d_model gets one cosine less than sines (`div_term[: d_model // 2]`). An odd d_model is an error."""
+    exponents = torch.arange(0, d_model, 2).double() / d_model
+    return _table(torch.outer(torch.arange(length).double(), 10000.0**-exponents), device, dtype)[:, :d_model]
+
+
+@instead_of(sinusoidal_positions)
 def odd_d_model_raises_without_numbers(length: int, d_model: int, device: Device = None, dtype: Dtype = None) -> Tensor:
     """The error about an odd d_model does not say which number was odd."""
     if d_model % 2:
@@ -207,11 +216,11 @@ class learned_row_for_all_positions(LearnedPositions):  # noqa: N801
 
 @instead_of(LearnedPositions)
 class learned_rows_are_frozen(LearnedPositions):  # noqa: N801
-    """The rows get no gradient and stay as random as they start."""
+    """The rows get no gradient (`.detach()`, a buffer, `from_pretrained`) and stay as random as they start."""
 
     def forward(self, length: int, offset: int = 0) -> Tensor:
         """Rows, cut from the graph."""
-        return super().forward(length, offset).detach().requires_grad_()
+        return super().forward(length, offset).detach()
 
 
 @instead_of(LearnedPositions)
@@ -221,6 +230,16 @@ class learned_rows_wrap_around(LearnedPositions):  # noqa: N801
     def forward(self, length: int, offset: int = 0) -> Tensor:
         """Rows, modulo max_length."""
         return self.weight[torch.arange(offset, offset + length, device=self.weight.device) % self.max_length]
+
+
+@instead_of(LearnedPositions)
+class learned_rows_repeat_the_last(LearnedPositions):  # noqa: N801
+    """Beyond max_length the last row comes again and again, as a clamp does it. An error is due."""
+
+    def forward(self, length: int, offset: int = 0) -> Tensor:
+        """Rows, clamped to max_length."""
+        position = torch.arange(offset, offset + length, device=self.weight.device)
+        return self.weight[position.clamp_max(self.max_length - 1)]
 
 
 @instead_of(LearnedPositions)
@@ -336,6 +355,34 @@ def rotary_mixes_pairings(x: Tensor, offset: int = 0, base: float = 10000.0) -> 
 
 
 @instead_of(rotary)
+def rotary_mixes_pairings_the_other_way(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """Angles are laid out for two halves, but neighbouring channels are swapped, so two channels of a pair get
+    different angles. One pairing is due for both.
+    """
+    angles = _angles(x, offset, base).repeat(1, 2)
+    swapped = torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2)
+    return x * angles.cos().to(x) + swapped * angles.sin().to(x)
+
+
+@instead_of(rotary)
+def rotary_returns_the_halves(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """Neighbours are turned and then joined as two halves (`cat`), so channels change places. Use `torch.stack`."""
+    return rearrange(rotary(x, offset, base), "... (pair two) -> ... (two pair)", two=2)
+
+
+@instead_of(rotary)
+def rotary_returns_neighbours(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """Two halves are turned and then joined as neighbours (`stack`), so channels change places. Use `torch.cat`."""
+    return rotary(rearrange(x, "... (two pair) -> ... (pair two)", two=2), offset, base)
+
+
+@instead_of(rotary)
+def rotary_adds_the_offset_to_the_angles(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """The offset is added to the finished angles. It belongs to the positions, before they meet the frequencies."""
+    return _turn(x, _angles(x, 0, base) + offset)
+
+
+@instead_of(rotary)
 def rotary_forgets_the_minus(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
     """The minus is missing: (a cos + b sin, a sin + b cos) is no rotation. The first channel is a cos − b sin."""
     angles = _angles(x, offset, base)
@@ -357,6 +404,12 @@ def rotary_along_the_wrong_axis(x: Tensor, offset: int = 0, base: float = 10000.
     if x.ndim < 3:
         return rotary(x, offset, base)
     return rotary(x.transpose(-3, -2), offset, base).transpose(-3, -2)
+
+
+@instead_of(rotary)
+def rotary_takes_axis_one_of_four(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """With four axes axis 1 is taken for the positions, as in (batch, position, head, d_k). They are axis −2 always."""
+    return rotary(x.transpose(1, 2), offset, base).transpose(1, 2) if x.ndim == 4 else rotary(x, offset, base)
 
 
 @instead_of(rotary)
@@ -413,6 +466,54 @@ def rotary_counts_in_the_inputs_dtype(x: Tensor, offset: int = 0, base: float = 
 def rotary_on_the_cpu(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
     """Angles are made on the CPU, whatever device the input is on. Pass `device=x.device`."""
     return rotary(x, offset, base) * torch.ones(x.shape[-2:], dtype=x.dtype)
+
+
+def _in_halves(wrong: Callable[[Tensor, int, float], Tensor], x: Tensor, offset: int, base: float) -> Tensor:
+    """The same with another pairing, that of channels i and i + d_k/2, which is as right."""
+    neighbours = rearrange(x, "... (two pair) -> ... (pair two)", two=2)
+    return rearrange(wrong(neighbours, offset, base), "... (pair two) -> ... (two pair)", two=2)
+
+
+@instead_of(rotary)
+def rotary_halves_count_from_one(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """The halves of the first position are turned, as if it were position 1. Positions count from 0."""
+    return _in_halves(rotary_counts_from_one, x, offset, base)
+
+
+@instead_of(rotary)
+def rotary_halves_ignore_the_offset(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """The offset is not used when the halves are turned: every piece of a sequence starts at position 0."""
+    return _in_halves(rotary_ignores_the_offset, x, offset, base)
+
+
+@instead_of(rotary)
+def rotary_halves_ignore_the_base(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """The halves are turned with the base 10000, whatever is asked for."""
+    return _in_halves(rotary_ignores_the_base, x, offset, base)
+
+
+@instead_of(rotary)
+def rotary_halves_exponent_without_two(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """Channels i and i + d_k/2 are turned with the exponent i/d_k. It must be 2i/d_k."""
+    return _in_halves(rotary_exponent_without_two, x, offset, base)
+
+
+@instead_of(rotary)
+def rotary_halves_forget_the_minus(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """The halves change places without a minus. It is `cat([-second, first])`, or nothing is turned."""
+    return _in_halves(rotary_forgets_the_minus, x, offset, base)
+
+
+@instead_of(rotary)
+def rotary_halves_take_axis_one_of_four(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """With four axes the halves are turned by the number of the head, axis 1. Positions are axis −2, as ever."""
+    return _in_halves(rotary_takes_axis_one_of_four, x, offset, base)
+
+
+@instead_of(rotary)
+def rotary_halves_add_the_offset_to_the_angles(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
+    """The halves are turned by angles to which the offset was added. It belongs to the positions."""
+    return _in_halves(rotary_adds_the_offset_to_the_angles, x, offset, base)
 
 
 def _alibi(slopes: Tensor, distance: Tensor, device: Device, dtype: Dtype) -> Tensor:
