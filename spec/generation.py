@@ -212,7 +212,7 @@ def test_top_k_keeps_the_k_most_likely(impl: Generation, top_k: int) -> None:
     assert _off(drawn, *(p / sum(kept) for p in kept)) < 6
 
 
-@rejects("top_p_is_ignored", "one_more_than_crosses", "top_p_is_a_threshold")
+@rejects("top_p_is_ignored", "one_more_than_crosses", "top_p_is_a_threshold", "only_the_first_may_cross")
 @for_all(top_p=[(0.3, {1}), (0.5, {1, 3}), (0.65, {1, 3}), (0.75, {0, 1, 3}), (0.95, {0, 1, 2, 3})], examples=5)
 def test_top_p_keeps_the_token_that_crosses_p(impl: Generation, top_p: tuple[float, set[int]]) -> None:
     """With top_p, the fewest most likely tokens are kept whose probabilities reach p: the one that crosses p is in.
@@ -232,7 +232,13 @@ def test_top_p_keeps_the_token_that_crosses_p(impl: Generation, top_p: tuple[flo
     assert _off(drawn, *(share / sum(kept) for share in kept)) < 6
 
 
-@rejects("top_p_is_ignored", "crossing_token_is_dropped", "one_more_than_crosses", "kept_ranks_are_taken_for_tokens")
+@rejects(
+    "top_p_is_ignored",
+    "crossing_token_is_dropped",
+    "one_more_than_crosses",
+    "kept_ranks_are_taken_for_tokens",
+    "ranks_are_hidden_as_tokens",
+)
 def test_the_most_likely_token_is_always_kept(impl: Generation) -> None:
     """However small top_p is, the most likely token is kept, and top_p=1 keeps every token.
 
@@ -342,7 +348,7 @@ def test_without_a_generator_the_global_one_is_used(impl: Generation) -> None:
     assert torch.equal(impl.generate(says, prompt, 40), one)
 
 
-@rejects("crops_from_the_right", "crops_one_too_short", "crops_the_result")
+@rejects("crops_from_the_right", "crops_one_too_short", "crops_the_result", "window_takes_the_place_of_the_text")
 @for_all(prompt=integers("batch position", below=10), context=[1, 2, 3, 6])
 def test_the_context_is_cropped_from_the_left(impl: Generation, prompt: Tensor, context: int) -> None:
     """A model with `max_length` is given the last `max_length` tokens, in the prompt and later on.
@@ -393,12 +399,19 @@ def test_the_model_keeps_its_mode(impl: Whole, training: bool) -> None:
     """
     model = impl.DecoderLM(**SIZES).train(training)
     before = [p.clone() for p in model.parameters()]
-    impl.generate(model, tokens(13, 2, 4), 3, generator=generator())
+    impl.generate(model, tokens(13, 2, 4), 3, temperature=0.0)
     assert model.training == training
     assert all(torch.equal(p, then) for p, then in zip(model.parameters(), before, strict=True))
 
 
-@rejects("newest_keys_come_first")
+@rejects(
+    "newest_keys_come_first",
+    "cached_slopes_of_the_first_rows",
+    "cached_slopes_of_the_new_tokens",
+    "cached_tokens_stand_at_0",
+    "cached_prompt_sees_its_future",
+    "cached_tokens_turn_from_0",
+)
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=10)
 def test_the_cache_changes_nothing_inside_the_context(impl: Whole, positions: str, norm: str) -> None:
     """With and without a cache the model says the same at every step, to rounding, and the same is written.
@@ -416,7 +429,7 @@ def test_the_cache_changes_nothing_inside_the_context(impl: Whole, positions: st
     assert torch.equal(cached.text, plain.text)
 
 
-@rejects("crops_one_too_short", "cache_is_not_refilled")
+@rejects("crops_one_too_short", "cache_is_not_refilled", "emptied_cache_reads_one_token", "cached_tokens_stand_at_0")
 @for_all(positions=SCHEMES, examples=5)
 def test_the_cache_changes_nothing_past_the_context(impl: Whole, positions: str) -> None:
     """Beyond `max_length` cached and plain writing agree as well: the cache is refilled from the cropped window.
@@ -432,7 +445,7 @@ def test_the_cache_changes_nothing_past_the_context(impl: Whole, positions: str)
     assert torch.equal(cached.text, plain.text)
 
 
-@rejects("never_crops", "cache_without_the_prompt")
+@rejects("never_crops", "cache_without_the_prompt", "emptied_cache_reads_one_token")
 def test_a_prompt_beyond_the_context_can_be_cached(impl: Whole) -> None:
     """A prompt that is longer than `max_length` gives the same text with a cache and without.
 
@@ -480,12 +493,18 @@ def test_one_token_enters_at_each_step(impl: Whole) -> None:
     Hint: `model(tokens[:, -1:], cache=cache)`
     """
     model = impl.DecoderLM(**SIZES)
-    heard = _overheard(impl.generate, model, tokens(13, 2, 3), 6, temperature=0.0, cache=True)
+    heard = _overheard(impl.generate, model, tokens(13, 2, 3), 6, temperature=0.0, cache=True, shows="given")
     assert len(heard.lengths) >= 6
     assert all(length == 1 for length in heard.lengths[1:])
 
 
-@rejects("does_not_know_its_length", "keeps_the_keys_alone", "forgets_what_it_held", "drops_the_oldest_keys")
+@rejects(
+    "does_not_know_its_length",
+    "keeps_the_keys_alone",
+    "forgets_what_it_held",
+    "drops_the_oldest_keys",
+    "cached_tokens_turn_from_0",
+)
 @for_all(positions=SCHEMES, layers=[2, 1], examples=3)
 def test_a_cache_is_filled_token_by_token(impl: Whole, positions: str, layers: int) -> None:
     """A cache that is filled with one token after the other gives the logits that the whole sequence has.
@@ -529,11 +548,11 @@ def test_the_cache_holds_no_graph(impl: Whole) -> None:
     cache = impl.KVCache()
     first, second = model(ids, cache=cache), model(ids[:, -1:], cache=cache)
     shared = history(first) & history(second)
-    assert {step for step in shared if not hasattr(step, "variable")} == set()
+    assert_close(any(not hasattr(step, "variable") for step in shared), False)
 
 
 @robust
-@rejects("newest_keys_come_first")
+@rejects("newest_keys_come_first", "cached_tokens_turn_from_0")
 @for_all(positions=SCHEMES, examples=5)
 def test_a_cache_is_filled_in_pieces_of_any_size(impl: Whole, positions: str) -> None:
     """Pieces of several tokens after others give the logits that the whole sequence has.
@@ -592,6 +611,8 @@ def test_a_cached_step_costs_one_position(impl: Whole) -> None:
     "crossing_token_is_dropped",
     "kept_ranks_are_taken_for_tokens",
     "forbidden_tokens_get_a_small_logit",
+    "only_the_first_may_cross",
+    "ranks_are_hidden_as_tokens",
 )
 @for_all(dtype=[torch.float16, torch.bfloat16, torch.float64], top=[{}, {"top_k": 3}, {"top_p": 0.99}], examples=5)
 def test_logits_of_any_precision_can_be_drawn_from(impl: Generation, dtype: torch.dtype, top: dict[str, Any]) -> None:
@@ -648,6 +669,7 @@ class Overheard:
     """What a model was given and what it answered at the last position, call by call, and the text in the end."""
 
     lengths: list[int] = field(default_factory=list)
+    caches: list[bool] = field(default_factory=list)
     answers: list[Tensor] = field(default_factory=list)
     text: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -657,22 +679,29 @@ class Overheard:
 
 
 def _overheard(
-    generate: Callable[..., Tensor], model: nn.Module, prompt: Tensor, *how: Any, **kwargs: Any
+    generate: Callable[..., Tensor], model: nn.Module, prompt: Tensor, *how: Any, shows: str = "said", **kwargs: Any
 ) -> Overheard:
-    """Listens in at the model's forward while a text is written."""
+    """Listens in at the model's forward while a text is written; the lists that it shows hang on the model meanwhile,
+    where a diagnosis compares them.
+    """
     heard, forward = Overheard(), model.forward
+    shown = {"said": ["answers"], "given": ["lengths", "caches"]}[shows]
 
     def listening(*given: Any, **named: Any) -> Tensor:
         logits: Tensor = forward(*given, **named)
-        heard.lengths.append(next(x for x in (*given, *named.values()) if isinstance(x, Tensor)).shape[1])
+        values = (*given, *named.values())
+        heard.lengths.append(next(x for x in values if isinstance(x, Tensor)).shape[1])
+        heard.caches.append(any(x is not None and not isinstance(x, Tensor) for x in values))
         heard.answers.append(logits[:, -1].detach().clone())
         return logits
 
     model.forward = listening
+    vars(model).update({name: getattr(heard, name) for name in shown})
     try:
         heard.text = generate(model, prompt, *how, **kwargs)
     finally:
-        del model.forward
+        for name in ("forward", *shown):
+            del vars(model)[name]
     return heard
 
 

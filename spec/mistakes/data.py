@@ -96,7 +96,7 @@ class vocabulary_ties_from_a_set(_Table):  # noqa: N801
     def __init__(self, tokens: list[str], max_size: int | None = None) -> None:
         super().__init__(tokens, max_size)
         counts = Counter(tokens)
-        ranked = sorted(set(tokens) - {self.UNKNOWN}, key=lambda token: -counts[token])
+        ranked = [token for token in sorted(set(tokens), key=lambda token: -counts[token]) if token != self.UNKNOWN]
         self._fill(ranked if max_size is None else ranked[: max_size - 1])
 
 
@@ -331,7 +331,7 @@ def sequences_run_down_the_columns(stream: Tensor, length: int) -> Pair:
     text.
     """
     inputs, targets = sequences(stream, length)
-    return inputs.T.reshape(inputs.shape), targets.T.reshape(targets.shape)
+    return inputs.reshape(length, -1).T, targets.reshape(length, -1).T
 
 
 @instead_of(sequences)
@@ -423,6 +423,13 @@ def split_shares_one_token(stream: Tensor, fraction: float) -> Pair:
     """The token at the cut is in both parts. `stream[:cut]` ends where `stream[cut:]` begins."""
     train, validation = train_validation_split(stream, fraction)
     return stream[: len(train) + 1], validation
+
+
+@instead_of(train_validation_split)
+def split_validates_on_a_training_token(stream: Tensor, fraction: float) -> Pair:
+    """Validation begins with training's last token, to have something before its first. No token is in both parts."""
+    train, validation = train_validation_split(stream, fraction)
+    return train, torch.cat([train[-1:], validation]) if len(validation) else validation
 
 
 @instead_of(train_validation_split)
@@ -614,8 +621,9 @@ def reversal_of_one_token(batch: int, half: int, vocab: int, generator: torch.Ge
 @instead_of(reversal_sequences)
 def reversal_without_repetition(batch: int, half: int, vocab: int, generator: torch.Generator | None = None) -> Tensor:
     """No token comes twice in a half, so the ones before give the next away. Places are independent."""
-    draws = torch.rand(batch, max(half, vocab), generator=generator).argsort(-1)[:, :half] % vocab
-    return torch.cat([draws, draws.flip(-1)], -1)
+    decks = [torch.randperm(vocab, generator=generator) for _ in range(batch * -(-half // vocab))]
+    first = torch.cat(decks).view(batch, -1)[:, :half]
+    return torch.cat([first, first.flip(-1)], -1)
 
 
 @instead_of(reversal_sequences)

@@ -1,6 +1,8 @@
 """What goes wrong in generation."""
 # ruff: noqa: N801
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,20 +40,36 @@ class _Through(nn.Module):
         return logits
 
 
+class _Choosing(_Through):
+    """A model that is sure of the token that `choose` has taken: (batch, vocab) logits become a (batch, 1) choice."""
+
+    def __init__(self, model: nn.Module, choose: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(model)
+        self.choose = choose
+
+    def forward(self, tokens: Tensor, **cache: Any) -> Tensor:
+        logits = super().forward(tokens, **cache)[:, -1:].float()
+        return torch.zeros_like(logits).scatter(-1, self.choose(logits[:, 0])[:, None], 1.0)
+
+
 def _sampled(
-    model: nn.Module,
-    prompt: Tensor,
-    steps: int,
-    choose: Any,
-    window: Any = lambda tokens, context: tokens[:, -context:],
+    model: nn.Module, prompt: Tensor, steps: int, choose: Callable[[Tensor], Tensor], cache: bool = False
 ) -> Tensor:
-    """The plain loop without a cache; `choose` makes (batch, vocab) logits a (batch, 1) choice."""
-    tokens = prompt
-    with torch.no_grad():
-        for _ in range(steps):
-            logits = model(window(tokens, getattr(model, "max_length", None) or 10**9))
-            tokens = torch.cat([tokens, choose(logits[:, -1].float())], 1)
-    return tokens
+    """The right loop round another choice."""
+    return generate(_Choosing(model, choose), prompt, steps, 0.0, cache=cache)
+
+
+def _windowed(model: nn.Module, prompt: Tensor, steps: int, window: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The right loop at temperature 0, round what `window` lets the model read of the text."""
+    context = getattr(model, "max_length", None) or 10**9
+
+    class Windowed(_Through):
+        def forward(self, tokens: Tensor, **cache: Any) -> Tensor:
+            return super().forward(window(tokens, context))
+
+    wrapped = Windowed(model)
+    vars(wrapped).pop("max_length", None)
+    return generate(wrapped, prompt, steps, 0.0)
 
 
 def _draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -71,6 +89,18 @@ def _top_p(logits: Tensor, top_p: float | None, crossing: bool = True) -> Tensor
     reached = ranked.softmax(-1).cumsum(-1)
     hidden = (reached - ranked.softmax(-1) if crossing else reached) >= top_p
     return torch.empty_like(logits).scatter(-1, order, ranked.masked_fill(hidden, -torch.inf))
+
+
+def _drawn(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """The right loop as it is mostly written: what is not kept is hidden, and the draw is among all tokens."""
+    if temperature == 0:
+        return generate(model, prompt, steps, 0.0, cache=cache)
+    return _sampled(
+        model, prompt, steps, lambda logits: _draw(_top_p(_top_k(logits / temperature, top_k), top_p), generator), cache
+    )
 
 
 @instead_of(generate)
@@ -122,7 +152,7 @@ def temperature_zero_is_one(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, *args: Any, **kwargs: Any
 ) -> Tensor:
     """Temperature 0 is taken for 'not given' (`temperature or 1.0`). It means the most likely token."""
-    return generate(model, prompt, steps, temperature or 1.0, *args, **kwargs)
+    return _drawn(model, prompt, steps, temperature or 1.0, *args, **kwargs)
 
 
 @instead_of(generate)
@@ -156,7 +186,7 @@ def draws_uniformly(
         kept = _top_p(_top_k(logits / temperature, top_k), top_p)
         return torch.multinomial(kept.isfinite().float(), 1, generator=generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -164,7 +194,7 @@ def temperature_is_ignored(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, *args: Any, **kwargs: Any
 ) -> Tensor:
     """The temperature changes nothing, unless it is 0. The logits are divided by it."""
-    return generate(model, prompt, steps, min(temperature, 1.0) and 1.0, *args, **kwargs)
+    return _drawn(model, prompt, steps, temperature and 1.0, *args, **kwargs)
 
 
 @instead_of(generate)
@@ -172,7 +202,7 @@ def temperature_multiplies(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, *args: Any, **kwargs: Any
 ) -> Tensor:
     """The logits are multiplied by the temperature. They are divided by it: warmer is flatter."""
-    return generate(model, prompt, steps, temperature and 1 / temperature, *args, **kwargs)
+    return _drawn(model, prompt, steps, temperature and 1 / temperature, *args, **kwargs)
 
 
 @instead_of(generate)
@@ -181,9 +211,7 @@ def temperature_divides_the_probabilities(
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
 ) -> Tensor:  # fmt: skip
     """The probabilities are divided by the temperature, after the softmax, which only scales them all."""
-    if temperature == 0:
-        return generate(model, prompt, steps, 0.0, cache=cache)
-    return generate(model, prompt, steps, 1.0, top_k, top_p, generator, cache)
+    return _drawn(model, prompt, steps, temperature and 1.0, top_k, top_p, generator, cache)
 
 
 @instead_of(generate)
@@ -197,7 +225,7 @@ def top_k_is_ignored(
     **kwargs: Any,
 ) -> Tensor:
     """top_k is taken and not used."""
-    return generate(model, prompt, steps, temperature, None, *args, **kwargs)
+    return _drawn(model, prompt, steps, temperature, None, *args, **kwargs)
 
 
 @instead_of(generate)
@@ -211,7 +239,7 @@ def top_k_keeps_one_too_many(
     **kwargs: Any,
 ) -> Tensor:
     """k + 1 tokens are kept. The k-th largest logit is the threshold, and it is at index k − 1."""
-    return generate(model, prompt, steps, temperature, None if top_k is None else top_k + 1, *args, **kwargs)
+    return _drawn(model, prompt, steps, temperature, None if top_k is None else top_k + 1, *args, **kwargs)
 
 
 @instead_of(generate)
@@ -227,7 +255,7 @@ def top_k_keeps_the_least_likely(
         threshold = logits.sort().values[:, min(top_k, logits.shape[-1]) - 1, None]
         return _draw(_top_p(logits.masked_fill(logits > threshold, -torch.inf) / temperature, top_p), generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -243,7 +271,7 @@ def top_k_hides_by_zero(
         kept = _top_k(logits, top_k)
         return _draw(_top_p(kept.masked_fill(kept == -torch.inf, 0.0) / temperature, top_p), generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -268,7 +296,7 @@ def top_p_is_ignored(
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
 ) -> Tensor:  # fmt: skip
     """top_p is taken and not used."""
-    return generate(model, prompt, steps, temperature, top_k, None, generator, cache)
+    return _drawn(model, prompt, steps, temperature, top_k, None, generator, cache)
 
 
 @instead_of(generate)
@@ -280,8 +308,28 @@ def crossing_token_is_dropped(
     if top_p is None or temperature == 0:
         return generate(model, prompt, steps, temperature, top_k, None, generator, cache)
     return _sampled(
-        model, prompt, steps, lambda logits: _draw(_top_p(_top_k(logits / temperature, top_k), top_p, False), generator)
-    )
+        model, prompt, steps,
+        lambda logits: _draw(_top_p(_top_k(logits / temperature, top_k), top_p, False), generator), cache,
+    )  # fmt: skip
+
+
+@instead_of(generate)
+def only_the_first_may_cross(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """The token that crosses p is dropped, unless it is the most likely one, so less than p is kept. It stays."""
+    if top_p is None or temperature == 0:
+        return _drawn(model, prompt, steps, temperature, top_k, None, generator, cache)
+
+    def choose(logits: Tensor) -> Tensor:
+        cut = _top_k(logits / temperature, top_k)
+        ranked, order = cut.sort(descending=True)
+        hidden = ranked.softmax(-1).cumsum(-1) > top_p
+        hidden[:, 0] = False
+        return _draw(cut.masked_fill(torch.zeros_like(hidden).scatter(-1, order, hidden), -torch.inf), generator)
+
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -295,10 +343,12 @@ def one_more_than_crosses(
 
     def choose(logits: Tensor) -> Tensor:
         ranked, order = _top_k(logits / temperature, top_k).sort(descending=True)
-        kept = int(_top_p(ranked, top_p).isfinite().sum(-1).amax())
-        return order.gather(-1, _draw(ranked[:, : kept + 1], generator))
+        hidden = _top_p(ranked, top_p).isinf().roll(1, -1)
+        hidden[:, 0] = False
+        cut = ranked.masked_fill(hidden, -torch.inf)
+        return _draw(torch.empty_like(cut).scatter(-1, order, cut), generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -315,7 +365,7 @@ def top_p_is_a_threshold(
         floor = (1 - top_p) * likely.amax(-1, keepdim=True)
         return torch.multinomial(likely.masked_fill(likely < floor, 0.0), 1, generator=generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -325,12 +375,28 @@ def kept_ranks_are_taken_for_tokens(
 ) -> Tensor:  # fmt: skip
     """What is drawn is a rank in falling order, and it is returned as a token. Look up which token has that rank."""
     if (top_p is None and top_k is None) or temperature == 0:
-        return generate(model, prompt, steps, temperature, top_k, top_p, generator, cache)
+        return _drawn(model, prompt, steps, temperature, top_k, top_p, generator, cache)
 
     def choose(logits: Tensor) -> Tensor:
-        return _draw(_top_p(_top_k(logits / temperature, top_k), top_p).sort(descending=True).values, generator)
+        return _draw(_top_p((logits / temperature).sort(descending=True).values[:, :top_k], top_p), generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
+
+
+@instead_of(generate)
+def ranks_are_hidden_as_tokens(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """Which ranks top_p hides is read as which tokens it hides. Scatter the mask back through the sorted order."""
+    if top_p is None or temperature == 0:
+        return _drawn(model, prompt, steps, temperature, top_k, None, generator, cache)
+
+    def choose(logits: Tensor) -> Tensor:
+        cut = _top_k(logits / temperature, top_k)
+        return _draw(cut.masked_fill(_top_p(cut.sort(descending=True).values, top_p).isinf(), -1e9), generator)
+
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -342,7 +408,7 @@ def temperature_comes_last(
     if temperature in (0, 1):
         return generate(model, prompt, steps, temperature, top_k, top_p, generator, cache)
     return _sampled(
-        model, prompt, steps, lambda logits: _draw(_top_p(_top_k(logits, top_k), top_p) / temperature, generator)
+        model, prompt, steps, lambda logits: _draw(_top_p(_top_k(logits, top_k), top_p) / temperature, generator), cache
     )
 
 
@@ -355,7 +421,7 @@ def top_p_comes_before_top_k(
     if temperature == 0 or top_k is None or top_p is None:
         return generate(model, prompt, steps, temperature, top_k, top_p, generator, cache)
     return _sampled(
-        model, prompt, steps, lambda logits: _draw(_top_k(_top_p(logits / temperature, top_p), top_k), generator)
+        model, prompt, steps, lambda logits: _draw(_top_k(_top_p(logits / temperature, top_p), top_k), generator), cache
     )
 
 
@@ -373,7 +439,7 @@ def top_k_of_the_first_sequence(
         hidden &= logits < logits.amax(-1, keepdim=True)
         return _draw(_top_p(logits.masked_fill(hidden, -torch.inf) / temperature, top_p), generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -389,7 +455,7 @@ def top_p_of_the_first_sequence(
         cut = _top_k(logits / temperature, top_k)
         return _draw(cut.masked_fill(_top_p(cut[:1], top_p).isinf(), -torch.inf), generator)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -405,7 +471,7 @@ def one_draw_for_the_batch(
         kept = _top_p(_top_k(logits / temperature, top_k), top_p)
         return _draw(kept[:1], generator).expand(len(logits), 1)
 
-    return _sampled(model, prompt, steps, choose)
+    return _sampled(model, prompt, steps, choose, cache)
 
 
 @instead_of(generate)
@@ -424,7 +490,7 @@ def generator_is_ignored(
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
 ) -> Tensor:  # fmt: skip
     """`generator` is taken and not used: the global random numbers decide."""
-    return generate(model, prompt, steps, temperature, top_k, top_p, None, cache)
+    return _drawn(model, prompt, steps, temperature, top_k, top_p, None, cache)
 
 
 @instead_of(generate)
@@ -458,9 +524,7 @@ def crops_from_the_right(
     context = getattr(model, "max_length", None)
     if context is None or prompt.shape[1] + steps <= context:
         return generate(model, prompt, steps, temperature, *args, **kwargs)
-    return _sampled(
-        model, prompt, steps, lambda logits: logits.argmax(-1, keepdim=True), lambda tokens, n: tokens[:, :n]
-    )
+    return _windowed(model, prompt, steps, lambda tokens, n: tokens[:, :n])
 
 
 @instead_of(generate)
@@ -470,7 +534,7 @@ def never_crops(
     """Texts longer than `max_length` are given to the model whole. Give it the last max_length tokens."""
     if prompt.shape[1] + steps <= (getattr(model, "max_length", None) or 10**9):
         return generate(model, prompt, steps, temperature, *args, **kwargs)
-    return _sampled(model, prompt, steps, lambda logits: logits.argmax(-1, keepdim=True), lambda tokens, _: tokens)
+    return _windowed(model, prompt, steps, lambda tokens, _: tokens)
 
 
 @instead_of(generate)
@@ -490,6 +554,17 @@ def crops_the_result(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: Any
     """The text itself is cropped to max_length, so that its beginning is lost. Crop what the model reads."""
     out = generate(model, prompt, *args, **kwargs)
     return out[:, -(getattr(model, "max_length", None) or out.shape[1]) :]
+
+
+@instead_of(generate)
+def window_takes_the_place_of_the_text(
+    model: nn.Module, prompt: Tensor, steps: int, *args: Any, **kwargs: Any
+) -> Tensor:
+    """At every step the text is cropped to max_length before the model reads it, so that its beginning is lost. The
+    window needs a name of its own.
+    """
+    out, context = generate(model, prompt, steps, *args, **kwargs), getattr(model, "max_length", None)
+    return out[:, -(context + 1) :] if context and steps else out
 
 
 @instead_of(generate)
@@ -609,6 +684,75 @@ def cache_is_not_refilled(model: nn.Module, prompt: Tensor, *args: Any, **kwargs
     return generate(_NeverRefilled(model), prompt, *args, **kwargs)
 
 
+class _Emptied(_NeverRefilled):
+    """Past the context, the cache is emptied and filled from the newest token on."""
+
+    def forward(self, tokens: Tensor, **cache: Any) -> Tensor:
+        if hasattr(self, "kept") and self.kept.length >= self.max_length:
+            self.kept = KVCache()
+        return super().forward(tokens, **cache)
+
+
+@instead_of(generate)
+def emptied_cache_reads_one_token(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Past the context the cache is emptied and reads the last token alone. It has to read the whole cropped window."""
+    return generate(_Emptied(model), prompt, *args, **kwargs)
+
+
+def _with_method(name: str, wrong: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """The right loop round a model with another method; a model without that method is left as it is."""
+    if hasattr(model, name):
+        setattr(model, name, functools.partial(wrong, getattr(model, name)))
+    try:
+        return generate(model, *args, **kwargs)
+    finally:
+        model.__dict__.pop(name, None)
+
+
+@instead_of(generate)
+def cached_tokens_stand_at_0(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """With a cache, learned or sinusoidal positions begin at 0 at every step. They begin at `offset=cache.length`."""
+    return _with_method("_embed", lambda embed, tokens, _: embed(tokens, 0), model, *args, **kwargs)
+
+
+def _all_rows(bias: Callable[..., Tensor | None], x: Tensor, offset: int) -> Tensor | None:
+    return bias(x.new_empty(1, offset + x.shape[1], 1), 0)
+
+
+@instead_of(generate)
+def cached_slopes_of_the_first_rows(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """With a cache, ALiBi's first rows are taken, so new tokens measure from position 0. Theirs are the last rows."""
+
+    def first(bias: Callable[..., Tensor | None], x: Tensor, offset: int) -> Tensor | None:
+        rows = _all_rows(bias, x, offset)
+        return None if rows is None else rows[:, : x.shape[1]]
+
+    return _with_method("_bias", first, model, *args, **kwargs)
+
+
+@instead_of(generate)
+def cached_slopes_of_the_new_tokens(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """With a cache, ALiBi's bias is made for the new tokens alone, and what is held has none. It covers all keys."""
+
+    def own(bias: Callable[..., Tensor | None], x: Tensor, offset: int) -> Tensor | None:
+        rows = bias(x, 0)
+        return None if rows is None else nn.functional.pad(rows, (offset, 0))
+
+    return _with_method("_bias", own, model, *args, **kwargs)
+
+
+@instead_of(generate)
+def cached_prompt_sees_its_future(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """With a cache there is no causal mask, also while the prompt is read. Only a token on its own may see all keys."""
+    return _with_method(
+        "_mask", lambda mask, *given: None if cache else mask(*given),
+        model, prompt, steps, temperature, top_k, top_p, generator, cache,
+    )  # fmt: skip
+
+
 @instead_of(KVCache)
 class keeps_the_graph(KVCache):
     """Keys and values are kept with their graph, so that memory grows with every step. Store them detached."""
@@ -666,6 +810,13 @@ class _NewestFirst(LayerKeysAndValues):
         return key, value
 
 
+class _NeverLonger(LayerKeysAndValues):
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        held = super().extend(key, value)
+        self.length = 0
+        return held
+
+
 class _KeysAlone(LayerKeysAndValues):
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = super().extend(key, value)
@@ -711,6 +862,18 @@ class keeps_the_keys_alone(KVCache):
     """The keys are kept, and the values of earlier tokens are lost. Keys and values come in pairs."""
 
     layer = _with(_KeysAlone)
+
+
+@instead_of(KVCache)
+class cached_tokens_turn_from_0(KVCache):
+    """With a cache, rotary turns every new token as if it stood at position 0. Give it `offset=cache.length`."""
+
+    layer = _with(_NeverLonger)
+
+    @property
+    def length(self) -> int:  # noqa: D102
+        held = self._layers[0]._held if self._layers else None
+        return held[0].shape[-2] if held else 0
 
 
 @instead_of(KVCache)

@@ -155,6 +155,26 @@ def smoothing_spares_the_target(
 
 
 @instead_of(language_model_loss)
+def smoothing_counts_the_ignored(
+    logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
+) -> Tensor:
+    """The smoothed share is averaged over all positions, the ignored ones too. Only the counted ones have a share."""
+    loss = language_model_loss(logits, targets, ignore)
+    smooth = -logits.log_softmax(-1).mean() * (targets != ignore).any()
+    return loss if label_smoothing == 0 else (1 - label_smoothing) * loss + label_smoothing * smooth
+
+
+@instead_of(language_model_loss)
+def averages_each_sequence_first(
+    logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
+) -> Tensor:
+    """Each sequence is averaged, and then the sequences, so tokens of short ones weigh more. All are one mean."""
+    counts = (targets != ignore).sum(-1)
+    losses = [language_model_loss(*row, ignore, label_smoothing) for row in zip(logits, targets, strict=True)]
+    return torch.stack(losses).sum() / (counts > 0).sum().clamp_min(1)
+
+
+@instead_of(language_model_loss)
 def loss_is_detached(logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0) -> Tensor:
     """The loss is cut from the graph, by .item(), .data or torch.tensor: nothing can be learned from it."""
     loss = language_model_loss(logits.detach(), targets, ignore, label_smoothing)
@@ -206,6 +226,12 @@ def warmup_begins_at_step_1(step: int, peak: float, warmup: int, total: int, flo
     return min(peak, warmup_cosine(step + 1, peak, warmup, total, floor)) if step < warmup else warmup_cosine(
         step, peak, warmup, total, floor
     )  # fmt: skip
+
+
+@instead_of(warmup_cosine)
+def warmup_counts_one_step_more(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
+    """The warm-up is (step + 1) / (warmup + 1), as in nanoGPT, and not 0 at step 0. It is step / warmup."""
+    return peak * (step + 1) / (warmup + 1) if step < warmup else warmup_cosine(step, peak, warmup, total, floor)
 
 
 @instead_of(warmup_cosine)
@@ -306,6 +332,17 @@ def biases_decay(model: nn.Module, weight_decay: float) -> Groups:
 
 
 @instead_of(parameter_groups)
+def gains_decay(model: nn.Module, weight_decay: float) -> Groups:
+    """Only what is named `bias` is spared beside the embeddings, so the gains of norms decay. Vectors never do."""
+    others = parameter_groups(model, weight_decay)[1]["params"]
+    spared = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 or name.endswith("bias")}
+    spared &= {id(p) for p in others}
+    decayed = [p for p in model.parameters() if id(p) not in spared]
+    kept = [p for p in model.parameters() if id(p) in spared]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+@instead_of(parameter_groups)
 def groups_are_upside_down(model: nn.Module, weight_decay: float) -> Groups:
     """The two groups are swapped: what must decay does not, and what must not does."""
     decayed, others = parameter_groups(model, weight_decay)
@@ -325,6 +362,25 @@ def bare_parameters_are_forgotten(model: nn.Module, weight_decay: float) -> Grou
     return [
         {**group, "params": [p for p in group["params"] if id(p) in known]}
         for group in parameter_groups(model, weight_decay)
+    ]
+
+
+@instead_of(parameter_groups)
+def bare_vectors_are_forgotten(model: nn.Module, weight_decay: float) -> Groups:
+    """Norms are known as `nn.LayerNorm` alone, so the gain of a norm of your own is in no group and never learns."""
+    decayed, others = parameter_groups(model, weight_decay)
+    known = {id(p) for m in model.modules() if type(m).__module__.startswith("torch.") for p in m.parameters(False)}
+    return [decayed, {**others, "params": [p for p in others["params"] if p.ndim > 1 or id(p) in known]}]
+
+
+@instead_of(parameter_groups)
+def tied_matrix_decays(model: nn.Module, weight_decay: float) -> Groups:
+    """A matrix that head and embedding share decays, as it was met at the head first. It is an embedding as well."""
+    decayed, others = parameter_groups(model, weight_decay)
+    heads = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)} - {id(p) for p in decayed["params"]}
+    return [
+        {**decayed, "params": decayed["params"] + [p for p in others["params"] if id(p) in heads]},
+        {**others, "params": [p for p in others["params"] if id(p) not in heads]},
     ]
 
 
@@ -393,6 +449,16 @@ def gradients_are_not_cleared(
 
 
 @instead_of(train_step)
+def gradients_are_cleared_after_the_step(
+    model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
+) -> float:
+    """The gradients are cleared after the step alone, so what was left there before leaks in. Clear them first."""
+    loss = gradients_are_not_cleared(model, optimizer, micro_batches, max_norm)
+    optimizer.zero_grad()
+    return loss
+
+
+@instead_of(train_step)
 def gradients_are_cleared_in_between(
     model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
 ) -> float:
@@ -451,6 +517,19 @@ def micro_batches_are_summed(
 
 
 @instead_of(train_step)
+def micro_batches_weigh_by_all_positions(
+    model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
+) -> float:
+    """Each micro-batch weighs as much as it has positions, the ignored ones too. Only the counted ones weigh."""
+    sizes = [targets.numel() for _, targets in micro_batches]
+    return _step(
+        model, optimizer, micro_batches,
+        lambda _: nn.utils.clip_grad_norm_(model.parameters(), max_norm or math.inf),
+        lambda _: [size / sum(sizes) for size in sizes],
+    )  # fmt: skip
+
+
+@instead_of(train_step)
 def max_norm_is_ignored(
     model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
 ) -> float:
@@ -495,6 +574,21 @@ def gradients_are_scaled_up(
 
 
 @instead_of(train_step)
+def clips_the_sum(
+    model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
+) -> float:
+    """The summed gradient is clipped, and divided by the number of tokens afterwards. Divide first, then clip."""
+    count = max(1, sum(int((targets != -100).sum()) for _, targets in micro_batches))
+
+    def clip(_: nn.Module) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm or math.inf)
+        for gradient in _gradients(model):
+            gradient.div_(count)
+
+    return _step(model, optimizer, micro_batches, clip, lambda counts: [float(each) for each in counts]) / count
+
+
+@instead_of(train_step)
 def clips_after_the_step(
     model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
 ) -> float:
@@ -536,11 +630,11 @@ def loss_of_the_last_micro_batch(
     model: nn.Module, optimizer: Optimizer, micro_batches: list[Batch], max_norm: float | None = None
 ) -> float:
     """The last micro-batch's loss is returned. The mean over all counted tokens is due."""
-    inputs, targets = micro_batches[-1]
-    with torch.no_grad():
-        loss = float(language_model_loss(model(inputs), targets))
+    logits: list[Tensor] = []
+    hook = model.register_forward_hook(lambda _model, _given, out: logits.append(out.detach()))
     train_step(model, optimizer, micro_batches, max_norm)
-    return loss
+    hook.remove()
+    return language_model_loss(logits[-1], micro_batches[-1][1]).item()
 
 
 @instead_of(train_step)
@@ -699,7 +793,7 @@ def _run(
     settings: Settings,
     *,
     optimizer: Optimizer | None = None,
-    rate: Callable[[int, int], float] | None = None,  # of the step, and of the steps since the start or resumption
+    rate: Callable[[int, int], float] | None = None,  # of the steps before, and of those since the start
     epoch_of: Callable[[int], int] = lambda epoch: epoch,
     forget: tuple[str, ...] = (),
     write: Callable[[Path, dict[str, Any]], None] | None = None,
@@ -745,7 +839,7 @@ def _run(
             seen += 1
             facts["step"], facts["position"] = facts["step"] + 1, facts["position"] + 1
             for group in optimizer.param_groups:
-                group["lr"] = rate(facts["step"], since)
+                group["lr"] = rate(facts["step"] - 1, since - 1)
             losses.append(train_step(model, optimizer, [batch], settings.max_norm))
             if facts["step"] % settings.evaluate_every == 0 or facts["step"] == settings.steps:
                 history.steps.append(facts["step"])
@@ -779,6 +873,18 @@ def rate_stays_constant(
 ) -> History:
     """The learning rate stays at the peak: the schedule is never put into the optimizer's groups."""
     return _run(model, train_batches, validation_batches, settings, rate=lambda *_: settings.peak)
+
+
+@instead_of(train)
+def train_forgets_the_floor(
+    model: nn.Module, train_batches: Epochs, validation_batches: Iterable[Batch], settings: Settings
+) -> History:
+    """`settings.floor` is not passed on, so the learning rate ends at 0."""
+
+    def rate(step: int, _: int) -> float:
+        return warmup_cosine(step, settings.peak, settings.warmup, settings.steps)
+
+    return _run(model, train_batches, validation_batches, settings, rate=rate)
 
 
 @instead_of(train)
