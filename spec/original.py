@@ -361,6 +361,7 @@ def test_block_masks_belong_to_sequences_or_heads(
     "encoder_norms_the_sublayer",
     "decoder_is_the_identity",
     "decoder_block_is_pre_norm",
+    "encoder_skips_the_normed_stream",
 )
 @for_all(x="batch position (2 4 d)", memory="batch key (2 4 d)", examples=4)
 def test_norms_come_after_the_sum(impl: Original, x: Tensor, memory: Tensor) -> None:
@@ -478,6 +479,7 @@ def test_every_matrix_of_the_new_blocks_learns(impl: Original, x: Tensor, memory
     "encoder_block_ignores_pre",
     "encoder_norms_the_sublayer",
     "encoder_block_without_a_network",
+    "encoder_skips_the_normed_stream",
 )
 @for_all(x=doubles("batch position (2 d)"), mask=booleans("position position"), norm=["post", "pre"], examples=5)
 def test_the_encoder_block_equals_torchs(impl: Original, x: Tensor, mask: Tensor, norm: str) -> None:
@@ -506,6 +508,8 @@ def test_the_encoder_block_equals_torchs(impl: Original, x: Tensor, mask: Tensor
     "one_attention_for_both",
     "no_skip_around_cross_attention",
     "decoder_block_bends_by_gelu",
+    "memory_shares_the_queries_norm",
+    "cross_skip_starts_at_the_input",
 )
 @for_all(
     x=doubles("batch position (2 d)"), memory=doubles("batch key (2 d)"), mask=booleans("position key"),
@@ -581,7 +585,7 @@ def _torchs(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-@rejects("says_probabilities", "says_the_last_word_alone")
+@rejects("says_probabilities", "says_the_last_word_alone", "says_log_probabilities")
 @for_all(share=SHARES, examples=2)
 def test_every_target_position_gets_a_number_for_every_word(impl: Original, share: bool) -> None:
     """The output has one logit for every token of the target's vocabulary, at every position of the target.
@@ -759,6 +763,7 @@ def test_pairs_of_a_batch_do_not_see_each_other(impl: Original, share: bool) -> 
     "shifts_the_target_inside",
     "says_probabilities",
     "places_live_outside_the_state",
+    "says_log_probabilities",
 )
 @for_all(share=SHARES, examples=2)
 def test_embeddings_are_multiplied_by_sqrt_d_model(impl: Original, share: bool) -> None:
@@ -840,7 +845,13 @@ def test_without_sharing_there_are_three_matrices(impl: Original) -> None:
     assert sorted(lengths) == [11, 11, 13]
 
 
-@rejects("one_encoder_block_reused", "one_decoder_block_reused", "stacks_start_as_copies", "encoder_blocks_in_a_list")
+@rejects(
+    "one_encoder_block_reused",
+    "one_decoder_block_reused",
+    "stacks_start_as_copies",
+    "encoder_blocks_in_a_list",
+    "each_stack_is_one_block",
+)
 @for_all(layers=[1, 2, 3], examples=3)
 def test_every_layer_has_weights_of_its_own(impl: Original, layers: int) -> None:
     """Every layer more adds an encoder block and a decoder block, with parameters that start different.
@@ -862,6 +873,7 @@ def test_every_layer_has_weights_of_its_own(impl: Original, layers: int) -> None
     "shares_the_embeddings_alone",
     "one_encoder_block_reused",
     "one_decoder_block_reused",
+    "each_stack_is_one_block",
 )
 def test_the_base_model_has_about_65_million_parameters(impl: Original) -> None:
     """The model that `Transformer` builds by default for 37,000 tokens has about 65 million parameters.
@@ -944,6 +956,7 @@ def test_the_parameters_of_the_transformer_are_canonical(impl: Original, share: 
     "decoder_peeks_at_the_source",
     "decoder_blocks_read_each_other",
     "says_probabilities",
+    "cross_skip_starts_at_the_input",
 )
 @for_all(share=SHARES, pad=[0, 3], examples=4)
 def test_the_transformer_equals_torchs(impl: Original, share: bool, pad: int) -> None:

@@ -301,6 +301,8 @@ def test_a_cell_has_pytorchs_parameters(impl: Recurrence, input_size: int, hidde
     "writes_what_it_does_not_keep",
     "candidate_by_a_sigmoid",
     "sequences_share_a_state",
+    "keeps_what_it_does_not_write",
+    "forget_gate_gets_one_more",
 )
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size")
 def test_equals_torchs_lstm_cell(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor) -> None:
@@ -340,6 +342,7 @@ def _with_gates(make: Callable[..., Any], x: Tensor, h: Tensor, recurrent: float
     "gates_peep_into_the_cell",
     "nothing_is_forgotten",
     "everything_is_written",
+    "keeps_what_it_does_not_write",
 )
 @for_all(x="batch input_size", h="batch hidden_size", c="batch hidden_size", words="batch position input_size")
 def test_the_forget_gate_keeps_or_empties(impl: Recurrence, x: Tensor, h: Tensor, c: Tensor, words: Tensor) -> None:
@@ -537,7 +540,13 @@ def test_weights_are_shares_over_the_source(impl: Recurrence, query: Tensor, key
     assert_close(weights.sum(-1), torch.ones(len(query)))
 
 
-@rejects("scores_returned_as_weights", "weights_before_context", "context_of_projected_keys", "context_is_the_mean")
+@rejects(
+    "scores_returned_as_weights",
+    "weights_before_context",
+    "context_of_projected_keys",
+    "context_is_the_mean",
+    "context_is_divided_by_the_length",
+)
 @for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"))
 def test_the_context_is_the_average_of_the_keys(
     impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int
@@ -684,6 +693,7 @@ def test_scores_are_a_network_of_one_hidden_layer(
     "padding_scores_zero",
     "padding_is_hidden_after_the_softmax",
     "padding_is_made_unlikely",
+    "context_is_divided_by_the_length",
 )
 @for_all(
     query="batch d_query", keys="batch (2 key) d_key", other="batch (2 key) d_key", d_attention=axis("d_attention")
@@ -752,7 +762,7 @@ def test_padding_gets_no_gradient(impl: Recurrence, query: Tensor, keys: Tensor,
     assert_close(arrived.any(-1), visible.expand(len(query), -1))
 
 
-@rejects("alignment_is_cut_from_the_graph")
+@rejects("alignment_is_cut_from_the_graph", "keys_are_projected_without_gradients")
 @for_all(query=doubles("batch d_query"), keys=doubles("batch key d_key"), d_attention=axis("d_attention"), examples=3)
 def test_gradients_reach_query_and_source(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
     """The gradients of the query and the keys are the derivatives of context and weights.
@@ -955,7 +965,7 @@ def test_recurrent_modules_work_in_float16(impl: Recurrence, x: Tensor, h: Tenso
 
 
 @robust
-@rejects("looks_at_one_word_after_another")
+@rejects("looks_at_one_word_after_another", "keys_are_projected_without_gradients")
 @for_all(q="batch d_k", v="batch d_v", d_attention=axis("d_attention"), examples=2)
 def test_the_way_through_attention_does_not_grow(impl: Recurrence, q: Tensor, v: Tensor, d_attention: int) -> None:
     """From the first word to an answer it is as many steps in a long source as in a short one.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spec.kit.names import canonical
 
 Kinds = set[tuple[str, tuple[int, ...]]]
-SHIFTS = {"bias", "b", "beta", "shift", "offset", "b_2"}
+SHIFTS = {"b", "beta", "shift", "offset", "b_2"}
 PARTS = (3, 2)  # query, key and value, or key and value, in one matrix
 
 
@@ -68,7 +68,7 @@ def _learned(
             seen.add(value.data_ptr())
             path, _, last = name.rpartition(".")
             beside = "bias" if path in with_a_matrix else "shift"
-            role = "matrix" if value.ndim > 1 else beside if last in SHIFTS else "gain"
+            role = "matrix" if value.ndim > 1 else beside if last in SHIFTS or "bias" in last else "gain"
             found.append(Learned(name, role, values[name]))
     return found
 
@@ -109,7 +109,7 @@ def _cut(found: list[Learned], kinds: Kinds) -> list[Learned]:
     """A matrix of query, key and value together becomes three."""
     result: list[Learned] = []
     for each in found:
-        rows, rest = len(each.value), each.value.shape[1:]
+        rows, rest = each.value.shape[0] if each.value.ndim else 1, each.value.shape[1:]
         parts = [n for n in PARTS if rows % n == 0 and (each.role, (rows // n, *rest)) in kinds]
         if each.kind in kinds or not parts:
             result.append(each)

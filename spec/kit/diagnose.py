@@ -8,6 +8,7 @@ fails as well.
 import contextlib
 import functools
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,15 @@ def same(mine: Any, theirs: Any) -> bool:
         except (AssertionError, TypeError, ValueError):
             return False
         return True
+    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+        return len(mine) == len(theirs) and all(map(same, mine, theirs))  # one of them may have named fields
     if type(mine) is not type(theirs):
         # a class of one implementation and its namesake of another: History
         alike = type(mine).__name__ == type(theirs).__name__ and hasattr(mine, "__dict__")
         return alike and same(vars(mine), vars(theirs))
     if isinstance(mine, dict):
         return mine.keys() == theirs.keys() and all(same(mine[key], theirs[key]) for key in mine)
-    if isinstance(mine, list | tuple):
+    if isinstance(mine, list):
         return len(mine) == len(theirs) and all(map(same, mine, theirs))
     if isinstance(mine, float):
         return abs(mine - theirs) <= 1e-5 + 1e-4 * abs(theirs) or (mine != mine and theirs != theirs)
@@ -70,7 +73,7 @@ def agree(mine: Call, theirs: Call) -> bool:
     if mine.name != theirs.name or type(mine.error) is not type(theirs.error):
         return False
     if mine.error is not None:
-        return str(mine.error) == str(theirs.error)
+        return theirs.error is not None and _words(mine.error) == _words(theirs.error)
     if not same(mine.result, theirs.result) or not same(mine.effects, theirs.effects):
         return False
     return same(gradients(mine), gradients(theirs))
@@ -123,7 +126,15 @@ def rerun(
 
 def alike(mine: BaseException | None, theirs: BaseException | None) -> bool:
     """Whether two runs end with the same words; an exception without words says too little."""
-    return mine is not None and type(mine) is type(theirs) and str(mine) == str(theirs) != ""
+    if mine is None or theirs is None or type(mine) is not type(theirs):
+        return False
+    return _words(mine) == _words(theirs) != ""
+
+
+def _words(error: BaseException) -> str:
+    """What an exception says, its numbers rounded and without the paths of files, which are other ones in each run."""
+    text = re.sub(r"(?<![\w.])/[\w./-]+", "…", str(error))
+    return re.sub(r"\d+\.\d+(e[+-]?\d+)?", lambda number: f"{float(number[0]):.3g}", text)
 
 
 def suspects(requirement: Requirement) -> list[str]:
@@ -156,7 +167,7 @@ def _explain(requirement: Requirement, impl: Implementation, body: Body, cases: 
         right, right_end = rerun(_suspect("reference"), body, case, made)
         visible = not explains(mine, right)
         # where even the right code fails with the learner's weights, they are what is wrong: each starts from its own
-        leaders = [] if not visible and alike(end, right_end) else made
+        leaders = made if visible or right_end is None else []
         runs = {name: rerun(_suspect(f"mistake:{name}"), body, case, leaders) for name in left}
         left = [name for name, (calls, _) in runs.items() if explains(mine, calls)]
         if number == 0:

@@ -134,8 +134,9 @@ def _snapshot(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, dict):
         return {key: _snapshot(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return type(value)(_snapshot(item) for item in value)
+    if isinstance(value, list | tuple):
+        items = [_snapshot(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 
 

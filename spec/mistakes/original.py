@@ -87,6 +87,17 @@ class encoder_norms_the_sublayer(EncoderBlock):
 
 
 @instead_of(EncoderBlock)
+class encoder_skips_the_normed_stream(EncoderBlock):
+    """In pre-norm the skip starts behind the norm: norm(x) + sublayer(norm(x)). It is x that is added, never normed."""
+
+    def _around(self, x: Tensor, norm: nn.Module, sublayer: Sublayer) -> Tensor:
+        if not self.pre:
+            return super()._around(x, norm, sublayer)
+        x = norm(x)
+        return x + self.dropout(sublayer(x))
+
+
+@instead_of(EncoderBlock)
 class encoder_drops_the_skip_too(EncoderBlock):
     """Dropout acts on the sum, skip included. It acts on what the sublayer says, before the skip is added."""
 
@@ -267,6 +278,14 @@ class memory_is_normed_again(_Steps):
 
 
 @instead_of(CrossDecoderBlock)
+class memory_shares_the_queries_norm(_Steps):
+    """In pre-norm, norm_2 is applied to the memory too. It is the queries' alone: the memory is read as it is."""
+
+    def _ask(self, x: Tensor, memory: Tensor, mask: Maybe) -> Tensor:
+        return super()._ask(x, self.norm_2(memory) if self.pre else memory, mask)
+
+
+@instead_of(CrossDecoderBlock)
 class values_are_the_keys_input_shifted(_Steps):
     """Keys and values are not of the same positions: each key fetches its neighbour's value. They come in pairs."""
 
@@ -326,6 +345,16 @@ class no_skip_around_cross_attention(_Steps):
         read = self._ask(self.norm_2(x) if self.pre else x, memory, memory_mask)
         x = self.dropout(read) if self.pre else self.norm_2(self.dropout(read))
         return self._around(x, self.norm_3, self.feed_forward)
+
+
+@instead_of(CrossDecoderBlock)
+class cross_skip_starts_at_the_input(_Steps):
+    """The skip around cross-attention starts at the block's input, past self-attention. It starts behind that."""
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Maybe = None, memory_mask: Maybe = None) -> Tensor:
+        y = self._around(x, self.norm_1, lambda y: self.attention(y, mask=mask))
+        x = x + self.dropout(self._ask(self.norm_2(y) if self.pre else y, memory, memory_mask))
+        return self._around(x if self.pre else self.norm_2(x), self.norm_3, self.feed_forward)
 
 
 @instead_of(CrossDecoderBlock)
@@ -634,6 +663,16 @@ class one_decoder_block_reused(Transformer):
 
 
 @instead_of(Transformer)
+class each_stack_is_one_block(Transformer):
+    """`[block] * layers` is one block many times over, in both stacks. Every layer has weights of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.encoder = nn.ModuleList([self.encoder[0]] * len(self.encoder))
+        self.decoder = nn.ModuleList([self.decoder[0]] * len(self.decoder))
+
+
+@instead_of(Transformer)
 class stacks_start_as_copies(Transformer):
     """The blocks of a stack are deep copies of one, random numbers included. Build each anew."""
 
@@ -775,6 +814,14 @@ class says_probabilities(Transformer):
 
     def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
         return super().decode(target, memory, source).softmax(-1)
+
+
+@instead_of(Transformer)
+class says_log_probabilities(Transformer):
+    """A log_softmax is taken in the model. It returns logits: the loss and the search take it themselves."""
+
+    def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
+        return super().decode(target, memory, source).log_softmax(-1)
 
 
 @instead_of(Transformer)

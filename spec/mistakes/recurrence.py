@@ -176,6 +176,27 @@ class writes_what_it_does_not_keep(LSTMCell):  # noqa: N801
 
 
 @instead_of(LSTMCell)
+class keeps_what_it_does_not_write(LSTMCell):  # noqa: N801
+    """c is (1 − input) · c + input · candidate, and the forget gate's rows do nothing. Each gate has its own rows."""
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """The input gate for both."""
+        write, _, candidate, show = _both(self, x, state[0]).chunk(4, -1)
+        c = torch.lerp(state[1], candidate.tanh(), write.sigmoid())
+        return show.sigmoid() * c.tanh(), c
+
+
+@instead_of(LSTMCell)
+class forget_gate_gets_one_more(LSTMCell):  # noqa: N801
+    """1 is added to the forget gate before its sigmoid, as TensorFlow did. torch adds nothing: start its bias at 1."""
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """sigmoid(f + 1)."""
+        write, keep, candidate, show = _both(self, x, state[0]).chunk(4, -1)
+        return _step(torch.cat([write, keep + 1, candidate, show], -1), state[1])
+
+
+@instead_of(LSTMCell)
 class candidate_by_a_sigmoid(LSTMCell):  # noqa: N801
     """The candidate is bent by a sigmoid, so that a cell can only grow. It is bent by tanh."""
 
@@ -484,6 +505,16 @@ class context_is_the_mean(BahdanauAttention):  # noqa: N801
 
 
 @instead_of(BahdanauAttention)
+class context_is_divided_by_the_length(BahdanauAttention):  # noqa: N801
+    """The weighted keys are averaged and not added: the context is too small by the length. The weights sum to one."""
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """mean instead of sum."""
+        context, weights = super().forward(query, keys, mask)
+        return context / keys.shape[1], weights
+
+
+@instead_of(BahdanauAttention)
 class the_query_is_not_asked(BahdanauAttention):  # noqa: N801
     """The scores are made of the keys alone: every query looks at the same words."""
 
@@ -575,6 +606,16 @@ class alignment_is_cut_from_the_graph(BahdanauAttention):  # noqa: N801
         """Fixed shares."""
         _, weights = super().forward(query, keys, mask)
         return einsum(weights.detach(), keys, "batch key, batch key d_key -> batch d_key"), weights
+
+
+@instead_of(BahdanauAttention)
+class keys_are_projected_without_gradients(BahdanauAttention):  # noqa: N801
+    """The keys are projected under `torch.no_grad()`, and their matrix never learns. Ahead of time is fine."""
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """U h without a history."""
+        projected = self.key(keys).detach()
+        return _answer(self.score(torch.tanh(self.query(query)[:, None] + projected))[..., 0], keys, mask)
 
 
 @instead_of(BahdanauAttention)

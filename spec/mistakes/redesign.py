@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reference.heads import merge_heads, split_heads
-from reference.redesign import PAFormerBlock, ParallelBlock, ShapedAttention, SimplifiedBlock, _AdaptiveAttention
+from reference.redesign import PAFormerBlock, ParallelBlock, ShapedAttention, SimplifiedBlock, _AdaptiveAttention, _mean
 from spec.mistakes import instead_of
 
 Maybe = Tensor | None
@@ -318,6 +318,15 @@ class gains_change_places(_Shaped):  # noqa: N801
 
 
 @instead_of(ShapedAttention)
+class beta_scales_the_uniform_part_too(_Shaped):  # noqa: N801
+    """The matrix is alpha · I + beta · (softmax − gamma · C), and beta scales C too. beta scales the softmax alone."""
+
+    def _plain(self) -> list[Tensor]:
+        alpha, beta, gamma = super()._plain()
+        return [alpha, beta, beta * gamma]
+
+
+@instead_of(ShapedAttention)
 class scaled_by_sqrt_d_model(_Shaped):  # noqa: N801
     """The scores are divided by √d_model. √d_k is due, d_k = d_model / heads being the size of one query."""
 
@@ -397,6 +406,25 @@ class skip_inside_shaped_attention(ShapedAttention):  # noqa: N801
     def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
         """With a skip of its own."""
         return x + super().forward(x, mask)
+
+
+@instead_of(ShapedAttention)
+class shaped_heads_are_interleaved(_Shaped):  # noqa: N801
+    """A head's values are every heads-th channel, `(d head)`. They are neighbours, as its queries are: `(head d)`."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """Channels dealt out like cards."""
+        values = rearrange(merge_heads(self._value(x)), "batch key (d head) -> batch head key d", head=self.heads)
+        return rearrange(self.matrix(x, mask) @ values, "batch head query d -> batch query (d head)")
+
+
+@instead_of(ShapedAttention)
+class shaped_values_by_the_transpose(_Shaped):  # noqa: N801
+    """The values are multiplied by the transposed matrix: the sum runs over the queries. It runs over the keys."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """Aᵀ v."""
+        return merge_heads(self.matrix(x, mask).mT @ self._value(x))
 
 
 @instead_of(ShapedAttention)
@@ -491,6 +519,16 @@ class keeps_a_skip(SimplifiedBlock):  # noqa: N801
     def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
         """With a skip."""
         return x + super().forward(x, mask)
+
+
+@instead_of(SimplifiedBlock)
+class keeps_a_skip_in_sas_p(SimplifiedBlock):  # noqa: N801
+    """SAS-P adds x, and SAS does not. Neither has a skip: the identity is in the attention."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """x + attention + network."""
+        out = super().forward(x, mask)
+        return x + out if self.skip_gain is None else out
 
 
 @instead_of(SimplifiedBlock)
@@ -706,6 +744,18 @@ class sas_network_reads_unnormed(SimplifiedBlock):  # noqa: N801
 
 
 @instead_of(SimplifiedBlock)
+class sas_network_reads_the_input(SimplifiedBlock):  # noqa: N801
+    """In SAS the network reads norm_2(x). It reads norm_2(y), what the attention has found."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """x once more."""
+        if self.skip_gain is None:
+            return super().forward(x, mask)
+        seen = self.attention_gain * self.attention(self.norm_1(x), mask)
+        return self.skip_gain * seen + self.feed_forward_gain * self.feed_forward(self.norm_2(x))
+
+
+@instead_of(SimplifiedBlock)
 class first_layer_is_not_handed_on(SimplifiedBlock):  # noqa: N801
     """The block takes first_layer and does not hand it on to its attention, so the first layer has no values."""
 
@@ -819,6 +869,73 @@ class gains_see_the_hidden(_Adaptive):  # noqa: N801
     """The statistics are taken over all positions, hidden ones too: the future is seen through the gains."""
 
     kind = _SeesTheHidden
+
+
+class _Undivided(_AdaptiveAttention):
+    """With sums in the place of means."""
+
+    def _gains(self, value: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
+        return super()._gains(value * math.sqrt(value.shape[-1]), mean * math.sqrt(value.shape[-1]))
+
+
+@instead_of(PAFormerBlock)
+class statistics_are_not_divided(_Adaptive):  # noqa: N801
+    """The three statistics are plain dot products and grow with d_k. They are divided by it."""
+
+    kind = _Undivided
+
+
+class _FromTheLeft(_AdaptiveAttention):
+    """With statistics @ adapt."""
+
+    def _gains(self, value: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
+        pairs = ((value, value), (value, mean), (mean, mean))
+        moved = torch.stack([(a * b).mean(-1).expand(value.shape[:-1]) for a, b in pairs], -1) @ self.adapt
+        plain = ShapedAttention._gains(self, value, mean)
+        return tuple(gain + more.unsqueeze(-1) for gain, more in zip(plain, moved.unbind(-1), strict=True))
+
+
+@instead_of(PAFormerBlock)
+class adapt_from_the_wrong_side(_Adaptive):  # noqa: N801
+    """The statistics multiply adapt from the left, so gains and statistics change places. It is adapt · s."""
+
+    kind = _FromTheLeft
+
+
+class _OfTheInput(_AdaptiveAttention):
+    """With the statistics of n."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """The first layer's values, and gains without them."""
+        (query, key), value, own, mask = self._look(x), self._value(x), split_heads(x, self.heads), _axes(mask)
+        alpha, beta, gamma = self._gains(own, _mean(own, mask))
+        found = F.scaled_dot_product_attention(query, key, value, mask)
+        return merge_heads(alpha * value + (beta * found - gamma * _mean(value, mask)))
+
+
+@instead_of(PAFormerBlock)
+class statistics_of_the_bare_input(_Adaptive):  # noqa: N801
+    """In the first layer the statistics are those of n. They are those of the values, n + ΔW n."""
+
+    kind = _OfTheInput
+
+
+class _AlongTheKeys(_AdaptiveAttention):
+    """With the gains on the other axis of the matrix."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """Each key's gains multiply what it brings."""
+        (query, key), value, mask = self._look(x), self._value(x), _axes(mask)
+        alpha, beta, gamma = self._gains(value, _mean(value, mask))
+        found = F.scaled_dot_product_attention(query, key, beta * value, mask)
+        return merge_heads(alpha * value + (found - _mean(gamma * value, mask)))
+
+
+@instead_of(PAFormerBlock)
+class gains_lie_along_the_keys(_Adaptive):  # noqa: N801
+    """The adapted gains are laid along the matrix's keys. They are its queries': one for each row."""
+
+    kind = _AlongTheKeys
 
 
 class _OverTheBatch(_AdaptiveAttention):
