@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from spec.kit.catalogue import ROOT
 from tests.running import learner
 
 ATTENTION = "spec/attention.py"
@@ -72,6 +73,17 @@ def test_a_known_mistake_is_named(tmp_path: Path) -> None:
         "spec/attention.py:",
     ):
         assert part in run.screen, run.screen
+
+
+def test_the_readme_shows_the_screen_as_it_is(tmp_path: Path) -> None:
+    """Who divides the scores by d_k sees what the README shows, from the chapter's line to the mistake's name."""
+    file = code(tmp_path, "k = k / math.sqrt(q.shape[-1])")
+    careful = "weights = scores.softmax(-1)\n    return weights if mask is None else weights.masked_fill(~mask, 0.0)"
+    file.write_text(file.read_text().replace("return scores.softmax(-1)", careful))
+    begin, end = "  attention  ●", "(divides_by_d_k)"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = begin + readme.split(begin)[1].split(end)[0] + end
+    assert shown in learner(f"--impl={file}", ATTENTION).screen
 
 
 @pytest.mark.parametrize(
