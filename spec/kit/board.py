@@ -176,9 +176,15 @@ def _ruled_out(stories: Sequence[Story]) -> set[str]:
 
 
 def suspected(story: Story, others: Sequence[Story] = ()) -> list[str]:
-    """The diagnoses that stand, at most three: those that no requirement contradicts, where there are such."""
+    """The diagnoses that stand, at most three.
+
+    Where every one is contradicted by a requirement that is met, a single one stands all the same: it is the learner's
+    in this requirement, and made in a way of their own in the other. Of several, none is.
+    """
     out = _ruled_out(others)
-    names = [name for name in story.looks_like if name not in out] or story.looks_like
+    names = [name for name in story.looks_like if name not in out]
+    if not names and len(story.looks_like) == 1:
+        names = story.looks_like
     named = [catalogue.mistake(name) for name in names]
     return [f"{each.diagnosis} ({each.name})" for each in named if each][:3]
 
