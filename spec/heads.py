@@ -187,6 +187,7 @@ def test_values_come_from_the_context(impl: Heads, x: Tensor, context: Tensor, h
     attention = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads)).eval()
     out = attention(x, context)
     assert_close(attention(x + 1, context), out)
+    assert_close(attention(x[:, :1], context), out[:, :1])  # as long as the context, and no self-attention for that
     assert not torch.allclose(attention(x, context + 1), out, atol=1e-3)
 
 
