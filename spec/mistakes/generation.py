@@ -306,7 +306,7 @@ def crossing_token_is_dropped(
 ) -> Tensor:  # fmt: skip
     """The token that crosses p is dropped, so less than p is kept, and sometimes nothing. It stays."""
     if top_p is None or temperature == 0:
-        return generate(model, prompt, steps, temperature, top_k, None, generator, cache)
+        return _drawn(model, prompt, steps, temperature, top_k, None, generator, cache)
     return _sampled(
         model, prompt, steps,
         lambda logits: _draw(_top_p(_top_k(logits / temperature, top_k), top_p, False), generator), cache,
