@@ -953,7 +953,7 @@ def test_everything_in_a_redesigned_block_learns(impl: Redesign, x: Tensor, head
     for parameter in block.parameters():
         assert not parameter.requires_grad or parameter.grad is not None
         assert parameter.grad is None or (finite(parameter.grad) and (parameter.ndim < 2 or parameter.grad.any()))
-    assert gradients_are_derivatives(block, 4 * x)  # of large tokens a small step crosses hardly a kink of ReLU
+    assert gradients_are_derivatives(block, x)
 
 
 @rejects("parallel_drops_the_mask", "shaped_drops_the_mask", "redesign_adds_in_place")
