@@ -2,7 +2,8 @@
 
 Each mistake runs as a learner's implementation. What counts is what the learner's screen says: the first requirement
 that fails, and the names that it shows with it. A name is right where it is the mistake's own; others beside it are
-mistakes that no call of that requirement tells from it.
+mistakes that no call of that requirement tells from it. All of it runs under pytest, whose rewritten assertions say in
+words what failed, as they do on the screen.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import warnings
 from collections import Counter
 
+import pytest
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -23,7 +25,7 @@ from spec.kit.trial import attempt, fixtures_of
 from spec.kit.verdict import CannotCheck
 
 OWN, BESIDE, OTHER, NONE = "its own name alone", "its own name beside others", "other names", "no name"
-WORKERS = os.cpu_count() or 1
+WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def named(mistake: Mistake) -> list[str] | None:
@@ -76,7 +78,7 @@ def judged(mistakes: list[Mistake], chapter: str) -> dict[str, str]:
     return found
 
 
-def main(chapters: list[str]) -> None:
+def report(chapters: list[str]) -> None:
     """Prints the table, and the mistakes that are not named."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -96,5 +98,16 @@ def main(chapters: list[str]) -> None:
     show.print(table)
 
 
+class InsteadOfTests:
+    """What pytest runs here, once its hook that rewrites assertions stands."""
+
+    @staticmethod
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main() -> int:
+        """The report of the chapters that the command names."""
+        report(sys.argv[1:])
+        return 0
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(pytest.main(["-W", "ignore"], plugins=[InsteadOfTests]))
