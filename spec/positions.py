@@ -352,7 +352,6 @@ def test_learned_rows_are_the_parameter(impl: Positions, weight: Tensor, length:
     "rotary_adds_sinusoids",
     "rotary_reads_what_it_has_written",
     "rotary_mixes_pairings_the_other_way",
-    "rotary_halves_forget_the_minus",
 )
 @for_all(x="batch position (2 pair)", offset=[0, 5, 30])
 def test_rotary_keeps_the_norm(impl: Positions, x: Tensor, offset: int) -> None:
@@ -372,7 +371,6 @@ def test_rotary_keeps_the_norm(impl: Positions, x: Tensor, offset: int) -> None:
     "rotary_mirrors",
     "rotary_returns_the_halves",
     "rotary_returns_neighbours",
-    "rotary_halves_count_from_one",
 )
 @for_all(x="batch position (2 pair)")
 def test_rotary_leaves_position_zero(impl: Positions, x: Tensor) -> None:
@@ -392,7 +390,6 @@ def test_rotary_leaves_position_zero(impl: Positions, x: Tensor) -> None:
     "rotary_forgets_the_minus",
     "rotary_reads_what_it_has_written",
     "rotary_mixes_pairings_the_other_way",
-    "rotary_halves_forget_the_minus",
 )
 @for_all(q="batch 1 (2 pair)", k="batch 1 (2 pair)", offset=[1, 3, 40])
 def test_rotary_scores_depend_on_the_distance_alone(impl: Positions, q: Tensor, k: Tensor, offset: int) -> None:
@@ -435,11 +432,6 @@ def test_rotary_turns_every_position_differently(impl: Positions, x: Tensor) -> 
     "rotary_returns_the_halves",
     "rotary_returns_neighbours",
     "rotary_adds_the_offset_to_the_angles",
-    "rotary_halves_count_from_one",
-    "rotary_halves_ignore_the_offset",
-    "rotary_halves_ignore_the_base",
-    "rotary_halves_exponent_without_two",
-    "rotary_halves_add_the_offset_to_the_angles",
 )
 @for_all(d_k=[2, 4, 10, 16], base=[10000.0, 500.0], offset=[0, 3])
 def test_rotary_frequencies_follow_the_formula(impl: Positions, d_k: int, base: float, offset: int) -> None:
@@ -474,8 +466,6 @@ def test_rotary_is_linear(impl: Positions, x: Tensor, y: Tensor) -> None:
     "rotary_ignores_the_offset",
     "rotary_along_the_wrong_axis",
     "rotary_adds_the_offset_to_the_angles",
-    "rotary_halves_ignore_the_offset",
-    "rotary_halves_add_the_offset_to_the_angles",
 )
 @for_all(x="batch position (2 pair)", start=[1, 2, 5])
 def test_rotary_continues_at_an_offset(impl: Positions, x: Tensor, start: int) -> None:
@@ -489,7 +479,7 @@ def test_rotary_continues_at_an_offset(impl: Positions, x: Tensor, start: int) -
     assert_close(impl.rotary(x[:, start:], offset=start), impl.rotary(x)[:, start:], atol=1e-4, rtol=1e-4)
 
 
-@rejects("rotary_along_the_wrong_axis", "rotary_takes_axis_one_of_four", "rotary_halves_take_axis_one_of_four")
+@rejects("rotary_along_the_wrong_axis", "rotary_takes_axis_one_of_four")
 @for_all(x="batch heads position (2 pair)")
 def test_rotary_carries_leading_axes_along(impl: Positions, x: Tensor) -> None:
     """Any leading axes are carried along: positions are the axis before the last.

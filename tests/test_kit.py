@@ -196,6 +196,56 @@ def test_weights_are_carried_over_whatever_their_names(make: type[nn.Module]) ->
         carry(nn.Linear(4, 5).state_dict(), nn.Linear(4, 5), taker)
 
 
+def test_biases_that_one_side_alone_has_are_carried_over_as_well() -> None:
+    """A layer may have a bias that ours has not, or none where ours has one."""
+
+    class Mine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w1, self.w2 = nn.Linear(4, 3, bias=True), nn.Linear(3, 2, bias=False)
+
+    mine, taker = Mine(), nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=True))
+    carry(mine.state_dict(), mine, taker)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(taker(x), mine.w2(mine.w1(x)))
+
+
+@pytest.mark.parametrize(
+    ("chapter", "requirement", "forgets", "name"),
+    [
+        ("positions", "rotary_frequencies_follow_the_formula", "base", "rotary_ignores_the_base"),
+        ("heads", "rotary_heads_know_distances_alone", "keys", "rotary_turns_queries_alone"),
+    ],
+)
+def test_a_mistake_beside_the_other_rotary_is_named(
+    chapter: str, requirement: str, forgets: str, name: str, tmp_path: Path
+) -> None:
+    """Turning halves is as right as turning neighbours, in positions and in what is built on it."""
+    text = """
+import reference.heads
+import torch
+def rotary(x, offset=0, base=10000.0):
+    d = x.shape[-1]
+    speed = BASE ** (-torch.arange(0, d, 2) / d)
+    angle = torch.outer(torch.arange(offset, offset + x.shape[-2]), speed).repeat(1, 2)
+    first, second = x.chunk(2, -1)
+    return x * angle.cos() + torch.cat([-second, first], -1) * angle.sin()
+class MultiHeadAttention(reference.heads.MultiHeadAttention):
+    def forward(self, x, context=None, mask=None, bias=None, cache=None):
+        q, k, v = (split_heads(each, self.heads) for each in self._project(x, context))
+        q, k = (rotary(q), KEYS) if self.rotary else (q, k)
+        return self.output(merge_heads(attention(q, k, v, mask, bias)))
+"""
+    (tmp_path / "mine.py").write_text(
+        text.replace("BASE", "10000.0" if forgets == "base" else "base").replace(
+            "KEYS", "k" if forgets == "keys" else "rotary(k)"
+        )
+    )
+    impl = Implementation(f"{tmp_path}/mine.py+reference", ROOT)
+    assert attempt(requirements(chapter)[requirement], impl) is not None
+    assert name in diagnose.explain(requirements(chapter)[requirement], impl)
+
+
 def test_a_mistake_under_other_names_is_named() -> None:
     """A learner's own parameter names, without PARAMETERS, do not keep a mistake from its name."""
     text = """

@@ -37,7 +37,8 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
 
     What has the same name and shape in both is the same. The rest is matched kind by kind (matrices, biases, gains and
     shifts of one shape) in the order of registration, after what the giver keeps in one matrix, in one per head or
-    transposed has been brought into the taker's form.
+    transposed has been brought into the taker's form. A bias that the taker alone has is zero; one that the giver alone
+    has is added to the taker's layer.
     """
     due = taker.state_dict()
     loaded = {name: value for name, value in state.items() if name in due and value.shape == due[name].shape}
@@ -46,12 +47,31 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
     kinds = {each.kind for each in wanted}
     found = _cut(_turned(found, giver, kinds), kinds)  # before and after: heads may have matrices of all three as well
     found = _cut(_joined(found, kinds), kinds)
-    for kind in kinds | {each.kind for each in found}:
+    layers = {name.removesuffix(".weight"): name.removesuffix(".weight") for name in loaded}
+    for kind in sorted(kinds | {each.kind for each in found}, reverse=True):  # matrices first: biases belong to them
         given, taken = ([each for each in side if each.kind == kind] for side in (found, wanted))
-        if len(given) != len(taken):
+        if not given and kind[0] in ("bias", "shift"):
+            loaded |= {place.name: torch.zeros_like(place.value) for place in taken}
+        elif not taken and kind[0] == "bias":
+            for each in given:
+                _add_bias(taker, layers.get(each.name.rpartition(".")[0], ""), each.value)
+        elif len(given) != len(taken):
             raise LookupError(f"{len(given)} parameters of the kind {kind}, {len(taken)} are due")
-        loaded |= {place.name: each.value for place, each in zip(taken, given, strict=True)}
+        else:
+            loaded |= {place.name: each.value for place, each in zip(taken, given, strict=True)}
+            layers |= {
+                each.name.removesuffix(".weight"): place.name.removesuffix(".weight")
+                for place, each in zip(taken, given, strict=True)
+            }
     taker.load_state_dict(loaded, strict=False)
+
+
+def _add_bias(taker: nn.Module, name: str, value: Tensor) -> None:
+    """Gives a layer a bias that it does without in ours."""
+    layer = dict(taker.named_modules()).get(name)
+    if not isinstance(layer, nn.Linear) or layer.bias is not None:
+        raise LookupError(f"no layer takes the bias of {name or 'a layer'}")
+    layer.bias = nn.Parameter(value.clone())
 
 
 def _learned(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spec.kit import annotated, catalogue, draw
+from spec.kit import annotated, catalogue, draw, pairing
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
@@ -76,7 +76,14 @@ def agree(mine: Call, theirs: Call) -> bool:
         return theirs.error is not None and _words(mine.error) == _words(theirs.error)
     if not same(mine.result, theirs.result) or not same(mine.effects, theirs.effects):
         return False
+    if not (_cleared(mine.left) or _cleared(theirs.left) or same(mine.left, theirs.left)):
+        return False
     return same(gradients(mine), gradients(theirs))
+
+
+def _cleared(left: list[Tensor | None]) -> bool:
+    """Whether no gradient is left: a step may clear them before or after."""
+    return all(gradient is None or not gradient.any() for gradient in left)
 
 
 def explains(mine: Iterable[Call], theirs: list[Call]) -> bool:
@@ -98,7 +105,8 @@ def _graphs_are_kept() -> Iterator[None]:
 
 
 @functools.cache
-def _suspect(name: str) -> Implementation:
+def _suspect(name: str, in_halves: bool) -> Implementation:
+    """What the learner is compared with; an object of its own for each pairing, since it keeps what it has found."""
     return Implementation(name, Path.cwd())
 
 
@@ -132,8 +140,8 @@ def alike(mine: BaseException | None, theirs: BaseException | None) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """What an exception says, its numbers rounded and without the paths of files, which are other ones in each run."""
-    text = re.sub(r"(?<![\w.])/[\w./-]+", "…", str(error))
+    """What an exception says, numbers rounded, without what is another in each run: paths of files, addresses."""
+    text = re.sub(r"(?<![\w.])/[\w./-]+|\b0x[0-9a-f]+", "…", str(error))
     return re.sub(r"\d+\.\d+(e[+-]?\d+)?", lambda number: f"{float(number[0]):.3g}", text)
 
 
@@ -152,23 +160,38 @@ def explain(requirement: Requirement, impl: Implementation) -> list[str]:
         with _graphs_are_kept(), annotated.paused(), contextlib.redirect_stdout(io.StringIO()):  # some mistakes print
             fixed = {name: log.case[name] for name in log.case.keys() - patterns.keys()}
             others = [case | fixed for case in draw.more_cases(patterns, OTHER_CASES)] if patterns else []
-            return _explain(requirement, impl, log.body, [log.case, *others])
+            cases = [log.case, *others]
+            names = _explain(requirement, impl, log.body, cases, in_halves=False)
+            if not names and _rotates(requirement, _suspect("reference", False).log.made):
+                for name in ("reference", *(f"mistake:{each}" for each in suspects(requirement))):
+                    _suspect(name, True).module(requirement.chapter)
+                with pairing.halves():
+                    names = _explain(requirement, impl, log.body, cases, in_halves=True)
+            return names
     except Exception:  # a diagnosis that breaks is none; the verdict stands without it
         return []
 
 
-def _explain(requirement: Requirement, impl: Implementation, body: Body, cases: list[Case]) -> list[str]:
+def _rotates(requirement: Requirement, made: list[Made]) -> bool:
+    """Whether rotary is called in the case, by the requirement or by a module."""
+    parts = (part for each in made for part in each.module.modules())
+    return "rotary" in requirement.uses or any(getattr(part, "rotary", None) is True for part in parts)
+
+
+def _explain(
+    requirement: Requirement, impl: Implementation, body: Body, cases: list[Case], in_halves: bool
+) -> list[str]:
     left, wrong_somewhere = suspects(requirement), False
     for number, case in enumerate(cases):
         mine, end = rerun(impl, body, case, None)
         made = impl.log.made
         if not all(each.kept for each in made):
             return []
-        right, right_end = rerun(_suspect("reference"), body, case, made)
+        right, right_end = rerun(_suspect("reference", in_halves), body, case, made)
         visible = not explains(mine, right)
         # where even the right code fails with the learner's weights, they are what is wrong: each starts from its own
         leaders = made if visible or right_end is None else []
-        runs = {name: rerun(_suspect(f"mistake:{name}"), body, case, leaders) for name in left}
+        runs = {name: rerun(_suspect(f"mistake:{name}", in_halves), body, case, leaders) for name in left}
         left = [name for name, (calls, _) in runs.items() if explains(mine, calls)]
         if number == 0:
             # what no result shows, like the number of tokens that a model has read, is told by the failure alone

@@ -31,6 +31,7 @@ class Call:
     live: Any = None  # the result with its graph, for the gradients
     error: BaseException | None = None
     effects: list[Any] = field(default_factory=list)  # what became of the modules and optimizers that were given
+    left: list[Tensor | None] = field(default_factory=list)  # the gradients that their parameters hold afterwards
 
 
 State = dict[str, Tensor]
@@ -144,18 +145,28 @@ SMALL = 20_000  # numbers of a module whose weights are remembered
 
 
 def _effects(arguments: dict[str, Any]) -> list[Any]:
-    """What a call has left in the modules and optimizers that it was given: weights, gradients, modes, spies' lists."""
+    """What a call has left in the modules and optimizers that it was given: weights, modes, spies' lists."""
     found: list[Any] = []
     for given in arguments.values():
         value = given.module if isinstance(given, nn.parallel.DistributedDataParallel) else given
         if isinstance(value, nn.Module):
-            parameters = list(value.parameters())
-            if sum(parameter.numel() for parameter in parameters) <= SMALL:
-                found += [_snapshot([p, p.grad]) for p in parameters]
+            found += map(_snapshot, _small(value))
             found.append(sorted({module.training for module in value.modules()}))  # models differ in their parts
         if isinstance(value, nn.Module | torch.optim.Optimizer):
             found += [_snapshot(kept[:20]) for kept in vars(value).values() if type(kept) is list and kept]
     return found
+
+
+def _small(module: nn.Module) -> list[nn.Parameter]:
+    """The module's parameters, if they are few numbers."""
+    parameters = list(module.parameters())
+    return parameters if sum(parameter.numel() for parameter in parameters) <= SMALL else []
+
+
+def _gradients(arguments: dict[str, Any]) -> list[Tensor | None]:
+    """The gradients that a call has left in the modules that it was given."""
+    modules = [value for value in arguments.values() if isinstance(value, nn.Module)]
+    return [_snapshot(parameter.grad) for module in modules for parameter in _small(module)]
 
 
 class _World:
@@ -230,7 +241,8 @@ def watched(
         if isinstance(result, Iterator):
             entry.result = entry.live = []
             return _overheard(result, entry, inside, log)
-        entry.result, entry.live, entry.effects = _snapshot(result), result, _effects(entry.arguments)
+        entry.result, entry.live = _snapshot(result), result
+        entry.effects, entry.left = _effects(entry.arguments), _gradients(entry.arguments)
         try:
             _unchanged(name, before)
             if contract is not None:

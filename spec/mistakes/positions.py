@@ -1,7 +1,5 @@
 """What goes wrong with positions."""
 
-from collections.abc import Callable
-
 import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
@@ -384,7 +382,9 @@ def rotary_adds_the_offset_to_the_angles(x: Tensor, offset: int = 0, base: float
 
 @instead_of(rotary)
 def rotary_forgets_the_minus(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """The minus is missing: (a cos + b sin, a sin + b cos) is no rotation. The first channel is a cos − b sin."""
+    """The minus is missing: (a cos + b sin, a sin + b cos) is no rotation. The first channel of a pair becomes
+    a cos − b sin; whoever turns halves needs `cat([-second, first])`.
+    """
     angles = _angles(x, offset, base)
     cos, sin = angles.cos().to(x), angles.sin().to(x)
     first, second = x[..., 0::2], x[..., 1::2]
@@ -466,54 +466,6 @@ def rotary_counts_in_the_inputs_dtype(x: Tensor, offset: int = 0, base: float = 
 def rotary_on_the_cpu(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
     """Angles are made on the CPU, whatever device the input is on. Pass `device=x.device`."""
     return rotary(x, offset, base) * torch.ones(x.shape[-2:], dtype=x.dtype)
-
-
-def _in_halves(wrong: Callable[[Tensor, int, float], Tensor], x: Tensor, offset: int, base: float) -> Tensor:
-    """The same with another pairing, that of channels i and i + d_k/2, which is as right."""
-    neighbours = rearrange(x, "... (two pair) -> ... (pair two)", two=2)
-    return rearrange(wrong(neighbours, offset, base), "... (pair two) -> ... (two pair)", two=2)
-
-
-@instead_of(rotary)
-def rotary_halves_count_from_one(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """The halves of the first position are turned, as if it were position 1. Positions count from 0."""
-    return _in_halves(rotary_counts_from_one, x, offset, base)
-
-
-@instead_of(rotary)
-def rotary_halves_ignore_the_offset(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """The offset is not used when the halves are turned: every piece of a sequence starts at position 0."""
-    return _in_halves(rotary_ignores_the_offset, x, offset, base)
-
-
-@instead_of(rotary)
-def rotary_halves_ignore_the_base(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """The halves are turned with the base 10000, whatever is asked for."""
-    return _in_halves(rotary_ignores_the_base, x, offset, base)
-
-
-@instead_of(rotary)
-def rotary_halves_exponent_without_two(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """Channels i and i + d_k/2 are turned with the exponent i/d_k. It must be 2i/d_k."""
-    return _in_halves(rotary_exponent_without_two, x, offset, base)
-
-
-@instead_of(rotary)
-def rotary_halves_forget_the_minus(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """The halves change places without a minus. It is `cat([-second, first])`, or nothing is turned."""
-    return _in_halves(rotary_forgets_the_minus, x, offset, base)
-
-
-@instead_of(rotary)
-def rotary_halves_take_axis_one_of_four(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """With four axes the halves are turned by the number of the head, axis 1. Positions are axis −2, as ever."""
-    return _in_halves(rotary_takes_axis_one_of_four, x, offset, base)
-
-
-@instead_of(rotary)
-def rotary_halves_add_the_offset_to_the_angles(x: Tensor, offset: int = 0, base: float = 10000.0) -> Tensor:
-    """The halves are turned by angles to which the offset was added. It belongs to the positions."""
-    return _in_halves(rotary_adds_the_offset_to_the_angles, x, offset, base)
 
 
 def _alibi(slopes: Tensor, distance: Tensor, device: Device, dtype: Dtype) -> Tensor:
