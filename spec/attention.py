@@ -271,7 +271,7 @@ def test_permuting_queries_permutes_outputs(impl: Attention, q: Tensor, k: Tenso
     assert_close(impl.attention(q[:, order], k, v), impl.attention(q, k, v)[:, order])
 
 
-@rejects("position_matters", "queries_attend_to_themselves", "causal_where_no_mask_is_given")
+@rejects("position_matters", "queries_attend_to_themselves", "causal_where_no_mask_is_given", "keys_are_reshaped")
 @for_all(q="batch query d_k", k="batch key d_k", v="batch key d_v")
 def test_order_of_keys_does_not_matter(impl: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:
     """Reordering keys together with their values changes nothing.
@@ -327,7 +327,22 @@ def test_large_scores_do_not_overflow(impl: Attention, q: Tensor, k: Tensor, v: 
     assert_close(out, (scores.softmax(-1) @ v.double()).float(), atol=1e-2, rtol=1e-2)
 
 
-@rejects("subtracts_one_maximum_for_all", "softmax_over_axis_one")
+@rejects("masked_by_adding_10000")
+@for_all(q="batch query d_k", k="batch (2 pair) d_k", v="batch (2 pair) d_v")
+def test_a_hidden_key_stays_hidden_however_well_it_fits(impl: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Hidden keys whose scores reach 1e5 have no influence.
+
+    What is hidden may fit best of all: a number that is only taken off its score can be too small.
+
+    Hint: replace the hidden scores, by −∞ or the smallest number there is, before the softmax.
+    """
+    visible = torch.arange(k.shape[1]) % 2 == 0
+    loud = torch.where(rearrange(visible, "key -> key 1"), k, 1e5 * k)
+    expected = impl.attention(q, k[:, visible], v[:, visible])
+    assert_close(impl.attention(q, loud, v, visible.expand(q.shape[1], -1)), expected)
+
+
+@rejects("subtracts_one_maximum_for_all", "softmax_over_axis_one", "one_maximum_makes_nan")
 @for_all(q="batch (2 query) d_k", k="batch key d_k")
 def test_a_row_does_not_depend_on_the_size_of_the_others(impl: Attention, q: Tensor, k: Tensor) -> None:
     """A query with scores of 10,000 leaves the weights of the other queries as they are.
@@ -356,7 +371,7 @@ def test_gradients_reach_queries_keys_and_values(impl: Attention, q: Tensor, k: 
     assert gradients_are_derivatives(impl.attention, q, k, v)
 
 
-@rejects("weights_ignore_the_keys", "queries_attend_to_themselves")
+@rejects("weights_ignore_the_keys", "queries_attend_to_themselves", "keys_are_reshaped")
 @for_all(q="batch query d_k", k="batch key d_k", v="batch key d_v")
 def test_weights_depend_on_the_input(impl: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:
     """A query that turns toward one key draws the output to that key's value.
@@ -472,6 +487,7 @@ def test_huge_hidden_keys_have_no_influence(impl: Attention, q: Tensor, k: Tenso
     "multiplies_by_sqrt_d_k",
     "scores_before_the_scale_overflow",
     "masked_by_1e9_in_float16",
+    "one_maximum_makes_nan",
 )
 @for_all(q="batch query d_k", k="batch (2 pair) d_k", v="batch (2 pair) d_v")
 def test_float16_scores_stay_finite(impl: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:

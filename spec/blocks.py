@@ -666,7 +666,7 @@ def test_a_block_drops_in_training_alone(impl: Blocks, x: Tensor, heads: int, no
         assert_close(module.eval()(x), plain(x))
 
 
-@rejects("norm_in_float32", "block_adds_in_place", "rms_in_float32")
+@rejects("norm_in_float32", "block_adds_in_place", "rms_in_float32", "rms_float32_for_all")
 @for_all(x="batch position (heads d)", heads=axis("heads"), dtype=[torch.float64, torch.bfloat16], examples=6)
 def test_converted_blocks_keep_the_dtype(impl: Blocks, x: Tensor, heads: int, dtype: torch.dtype) -> None:
     """After `.to(dtype)`, norms, network and block give back the dtype that comes in.

@@ -258,7 +258,7 @@ def test_a_prefix_gives_the_prefix_of_the_whole(impl: Heads, x: Tensor, heads: i
     assert_close(attention(x[:, :start], mask=lower_triangle(start)), whole[:, :start])
 
 
-@rejects("mask_is_not_handed_on", "mask_hides_what_it_should_show", "scales_by_sqrt_length")
+@rejects("mask_is_not_handed_on", "mask_hides_what_it_should_show", "scales_by_sqrt_length", "context_drops_the_mask")
 @for_all(
     x="batch query (heads d)",
     context="batch (2 key) (heads d)",
@@ -298,6 +298,19 @@ def test_a_mask_of_rank_3_is_one_mask_a_sequence(impl: Heads, x: Tensor, context
     assert_close(attention(x, context, mask=mask), torch.cat(alone))
 
 
+@rejects("mask_read_as_heads", "mask_repeated_in_the_wrong_order", "first_sequences_mask_for_all")
+@for_all(x="3 query (2 d)", mask=booleans("3 query query"), examples=3)
+def test_a_mask_of_rank_3_fits_any_number_of_sequences(impl: Heads, x: Tensor, mask: Tensor) -> None:
+    """Three sequences have a mask each where there are two heads.
+
+    Hint: the axis of heads stands between batch and query: `mask[:, None]`.
+    """
+    mask = mask | torch.eye(x.shape[1], dtype=torch.bool)
+    attention = perturb(impl.MultiHeadAttention(d_model=x.shape[-1], heads=2)).eval()
+    alone = [attention(x[i : i + 1], mask=mask[i]) for i in range(3)]
+    assert_close(attention(x, mask=mask), torch.cat(alone))
+
+
 @rejects("padding_mask_is_reshaped", "mask_repeated_in_the_wrong_order")
 @for_all(x="2 query (2 d)", context="2 key (2 d)", mask=booleans("2 1 key"), examples=5)
 def test_a_padding_mask_serves_all_queries(impl: Heads, x: Tensor, context: Tensor, mask: Tensor) -> None:
@@ -312,7 +325,7 @@ def test_a_padding_mask_serves_all_queries(impl: Heads, x: Tensor, context: Tens
     assert_close(attention(x[:1], context[:1], mask=mask[0]), expected[:1])
 
 
-@rejects("first_heads_mask_for_all")
+@rejects("first_heads_mask_for_all", "context_drops_the_mask")
 @for_all(x="batch query (2 d)", context="batch (2 key) (2 d)", examples=5)
 def test_a_mask_of_rank_4_is_one_mask_a_head(impl: Heads, x: Tensor, context: Tensor) -> None:
     """A mask (batch, head, query, key) gives each head its own, and the heads' shares add up in the output.
@@ -534,7 +547,7 @@ def test_rotary_heads_see_order(impl: Heads, x: Tensor, heads: int) -> None:
 
 @same_weights
 @rejects("d_k_is_ignored", "values_have_the_size_of_queries", "heads_share_keys_and_values")
-@for_all(x="batch query d_model", heads=[2, 3], d_k=axis("d_k"), d_v=axis("d_v"), bias=[True, False], examples=6)
+@for_all(x="batch query (6 d)", heads=[2, 3], d_k=axis("d_k"), d_v=axis("d_v"), bias=[True, False], examples=6)
 def test_four_matrices_have_their_shapes(impl: Heads, x: Tensor, heads: int, d_k: int, d_v: int, bias: bool) -> None:
     """Query and key map d_model to heads · d_k, value to heads · d_v, and output maps that back to d_model.
 

@@ -166,7 +166,7 @@ def test_a_prefix_alone_gives_the_prefix_of_the_whole(impl: LanguageModel, posit
         assert_close(model(ids[:, :length]), whole[:, :length], atol=1e-4, rtol=1e-4)
 
 
-@rejects("positions_along_the_batch", "norm_over_the_batch")
+@rejects("positions_along_the_batch", "sines_along_the_batch", "norm_over_the_batch")
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=6)
 def test_sequences_of_a_batch_do_not_see_each_other(impl: LanguageModel, positions: str, norm: str) -> None:
     """Each sequence of a batch gets what it would get alone.
@@ -530,7 +530,8 @@ def test_safetensors_save_and_load_restore_the_logits(impl: LanguageModel) -> No
     model, fresh = (impl.DecoderLM(**SIZES).eval() for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         safetensors.torch.save_model(perturb(model), f"{folder}/model.safetensors")
-        safetensors.torch.load_model(fresh, f"{folder}/model.safetensors")
+        # not strict: a model that fills in the second name of a tied matrix itself looks as if it had one too many
+        safetensors.torch.load_model(fresh, f"{folder}/model.safetensors", strict=False)
     assert_close(fresh(tokens(13, 2, 7)), model(tokens(13, 2, 7)), atol=0, rtol=0)
 
 

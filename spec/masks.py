@@ -120,6 +120,7 @@ def test_the_jacobian_of_causal_attention_is_lower_triangular(impl: Masks, x: Te
     "causal_mask_forgets_the_keys",
     "causal_mask_shows_all_to_a_remembering_decoder",
     "causal_mask_shows_the_next_token_after_a_past",
+    "causal_diagonal_moves_the_other_way",
 )
 @for_all(queries=axis("query"), past=[0, 1, 3, 6])
 def test_queries_are_the_last_positions(impl: Masks, queries: int, past: int) -> None:
@@ -133,7 +134,12 @@ def test_queries_are_the_last_positions(impl: Masks, queries: int, past: int) ->
     assert_close(impl.causal_mask(queries, keys), lower_triangle(keys)[past:])
 
 
-@rejects("causal_mask_aligned_at_the_start", "causal_mask_forgets_the_keys", "causal_mask_of_a_fixed_size")
+@rejects(
+    "causal_mask_aligned_at_the_start",
+    "causal_mask_forgets_the_keys",
+    "causal_mask_of_a_fixed_size",
+    "causal_diagonal_moves_the_other_way",
+)
 @for_all(keys=axis("key"))
 def test_the_newest_position_sees_everything(impl: Masks, keys: int) -> None:
     """A single query sees all keys, as the last position does.

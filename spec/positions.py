@@ -90,6 +90,7 @@ def test_position_zero_is_zero_one_zero_one(impl: Positions, length: int, d_mode
     "multiplies_by_the_wavelength",
     "wavelengths_up_to_a_thousand",
     "positions_as_shares_of_the_length",
+    "sinusoids_reach_the_base",
 )
 @for_all(length=[1, 3, 9, 128], d_model=[2, 4, 6, 10, 16])
 def test_sinusoids_follow_the_formula(impl: Positions, length: int, d_model: int) -> None:
@@ -114,6 +115,7 @@ def test_sinusoids_follow_the_formula(impl: Positions, length: int, d_model: int
     "multiplies_by_the_wavelength",
     "wavelengths_up_to_a_thousand",
     "angles_in_half_precision",
+    "sinusoids_reach_the_base",
 )
 def test_far_positions_stay_exact(impl: Positions) -> None:
     """At position 2,000 the sinusoids are still right to a thousandth.
@@ -366,12 +368,7 @@ def test_rotary_keeps_the_norm(impl: Positions, x: Tensor, offset: int) -> None:
     assert_close(impl.rotary(x, offset=offset).norm(dim=-1), x.norm(dim=-1))
 
 
-@rejects(
-    "rotary_counts_from_one",
-    "rotary_mirrors",
-    "rotary_returns_the_halves",
-    "rotary_returns_neighbours",
-)
+@rejects("rotary_counts_from_one", "rotary_mirrors", "rotary_returns_the_halves", "rotary_returns_neighbours")
 @for_all(x="batch position (2 pair)")
 def test_rotary_leaves_position_zero(impl: Positions, x: Tensor) -> None:
     """At position 0 nothing is turned.
@@ -462,11 +459,7 @@ def test_rotary_is_linear(impl: Positions, x: Tensor, y: Tensor) -> None:
     assert_close(impl.rotary(2 * x - 3 * y), 2 * impl.rotary(x) - 3 * impl.rotary(y), atol=1e-4, rtol=1e-4)
 
 
-@rejects(
-    "rotary_ignores_the_offset",
-    "rotary_along_the_wrong_axis",
-    "rotary_adds_the_offset_to_the_angles",
-)
+@rejects("rotary_ignores_the_offset", "rotary_along_the_wrong_axis", "rotary_adds_the_offset_to_the_angles")
 @for_all(x="batch position (2 pair)", start=[1, 2, 5])
 def test_rotary_continues_at_an_offset(impl: Positions, x: Tensor, start: int) -> None:
     """With an offset, a piece of a sequence is turned as it is within the whole.
@@ -543,7 +536,14 @@ def test_rotary_lets_attention_tell_order(impl: Positions) -> None:
     assert _tells_order(lambda x: attend(impl.rotary(x), impl.rotary(x), x), randn(2, 6, 8))
 
 
-@rejects("alibi_counts_distance_from_one", "alibi_by_key_position", "alibi_by_query_position", "alibi_in_float64")
+@rejects(
+    "alibi_counts_distance_from_one",
+    "alibi_by_key_position",
+    "alibi_by_query_position",
+    "alibi_in_float64",
+    "alibi_grows_with_the_key",
+    "alibi_from_the_last_position",
+)
 @for_all(heads=[1, 2, 4, 8], length=axis("position"))
 def test_alibi_is_zero_at_the_query_itself(impl: Positions, heads: int, length: int) -> None:
     """ALiBi's bias is zero where a query looks at its own position.
@@ -559,7 +559,11 @@ def test_alibi_is_zero_at_the_query_itself(impl: Positions, heads: int, length: 
 
 
 @rejects(
-    "alibi_favours_far_keys", "alibi_squares_the_distance", "alibi_counts_distance_from_one", "alibi_by_key_position"
+    "alibi_favours_far_keys",
+    "alibi_squares_the_distance",
+    "alibi_counts_distance_from_one",
+    "alibi_by_key_position",
+    "alibi_from_the_last_position",
 )
 @for_all(heads=[1, 2, 4, 8], length=axis("position"))
 def test_alibi_falls_linearly_with_distance(impl: Positions, heads: int, length: int) -> None:
@@ -653,7 +657,7 @@ def test_rotary_angles_keep_their_precision(impl: Positions, x: Tensor) -> None:
 
 
 @robust
-@rejects("alibi_favours_far_keys", "alibi_has_a_signed_distance")
+@rejects("alibi_favours_far_keys", "alibi_has_a_signed_distance", "alibi_grows_with_the_key")
 @for_all(heads=[1, 2, 8], length=axis("position"))
 def test_alibi_never_favours_a_key(impl: Positions, heads: int, length: int) -> None:
     """ALiBi's bias is nowhere positive, for later keys neither.

@@ -200,6 +200,15 @@ def needs_a_batch_axis(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: T
 
 
 @instead_of(attention_weights)
+def keys_are_reshaped(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """The keys are brought into the shape (d_k, key) by view or reshape, which deals their numbers out anew. Swap the
+    axes: `k.transpose(-2, -1)`.
+    """
+    scores = q @ k.reshape(*k.shape[:-2], k.shape[-1], k.shape[-2]) / math.sqrt(q.shape[-1])
+    return _share(_hide(scores, mask, bias), mask)
+
+
+@instead_of(attention_weights)
 def transposes_fixed_axes(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Axes 1 and 2 are swapped by number, which are query and d_k for three axes only. Use transpose(-2, -1)."""
     scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
@@ -223,6 +232,16 @@ def subtracts_one_maximum_for_all(
     scores = _hide(_scores(q, k), mask, bias)
     shares = (scores - scores.amax()).exp()
     return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
+
+
+@instead_of(attention_weights)
+def one_maximum_makes_nan(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """The largest of all scores is subtracted, and a row far below it becomes 0/0. Each row has a largest of its own:
+    `amax(-1, keepdim=True)`.
+    """
+    scores = _hide(_scores(q, k), mask, bias)
+    shares = (scores - scores.amax()).exp()
+    return shares / shares.sum(-1, keepdim=True)
 
 
 @instead_of(attention_weights)
@@ -310,6 +329,15 @@ def masked_by_subtraction(q: Tensor, k: Tensor, mask: Tensor | None = None, bias
     """
     scores = _hide(_scores(q, k), None, bias)
     return scores.softmax(-1) if mask is None else _share(scores - 1e9 * ~mask, mask)
+
+
+@instead_of(attention_weights)
+def masked_by_adding_10000(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """Hidden scores are lowered by 10,000, and a score of that size is seen again. Replace them by −∞, or by
+    torch.finfo(dtype).min.
+    """
+    scores = _hide(_scores(q, k), None, bias)
+    return (scores if mask is None else scores - 1e4 * ~mask).softmax(-1)
 
 
 @instead_of(attention_weights)

@@ -339,6 +339,16 @@ class rms_in_float32(RMSNorm):  # noqa: N801
         return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
+@instead_of(RMSNorm)
+class rms_float32_for_all(RMSNorm):  # noqa: N801
+    """Whatever comes in, float64 too, goes out in float32. The dtype that came in is due: `.type_as(x)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Narrowed, or widened, to the end."""
+        wide = x.float()
+        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight.float()
+
+
 @instead_of(FeedForward)
 class bend_is_forgotten(FeedForward):  # noqa: N801
     """There is no activation between the layers: two linear layers are one."""

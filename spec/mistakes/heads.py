@@ -108,6 +108,17 @@ class context_is_ignored(MultiHeadAttention):  # noqa: N801
 
 
 @instead_of(MultiHeadAttention)
+class context_drops_the_mask(MultiHeadAttention):  # noqa: N801
+    """With a context the mask is not used, so the padding of the source is seen. It hides there as it does in
+    self-attention.
+    """
+
+    def forward(self, x: Tensor, context: Maybe = None, mask: Maybe = None, *rest: Any, **more: Any) -> Tensor:
+        """The mask for self-attention alone."""
+        return super().forward(x, context, mask if context is None else None, *rest, **more)
+
+
+@instead_of(MultiHeadAttention)
 class queries_from_the_context(MultiHeadAttention):  # noqa: N801
     """x and the context are swapped. x asks the questions; keys and values come from the context."""
 

@@ -282,6 +282,18 @@ class positions_along_the_batch(DecoderLM):
 
 
 @instead_of(DecoderLM)
+class sines_along_the_batch(DecoderLM):
+    """The sinusoids are added along the batch, as a table made for (position, batch) does: `table[:x.size(0)]` of
+    (batch, position) takes the number of the sequence for the position. Take `table[:x.size(1)]`, without an axis more.
+    """
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        if self.scheme != "sinusoidal":
+            return super()._embed(tokens, offset)
+        return super()._embed(tokens.T, offset).transpose(0, 1)
+
+
+@instead_of(DecoderLM)
 class positions_added_twice(DecoderLM):
     """The positions are added twice."""
 

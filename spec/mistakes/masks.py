@@ -74,6 +74,13 @@ def causal_mask_aligned_at_the_start(queries: int, keys: int | None = None, devi
 
 
 @instead_of(causal_mask)
+def causal_diagonal_moves_the_other_way(queries: int, keys: int | None = None, device: Device = None) -> Tensor:
+    """With more keys than queries the diagonal is moved by queries − keys, the wrong way. It is keys − queries."""
+    everything = _all(queries, keys, device)
+    return everything.tril(queries - everything.shape[1])
+
+
+@instead_of(causal_mask)
 def causal_mask_forgets_the_keys(queries: int, keys: int | None = None, device: Device = None) -> Tensor:
     """The number of keys is not used: the mask is always square."""
     return causal_mask(queries, None, device)

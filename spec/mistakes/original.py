@@ -358,6 +358,17 @@ class cross_skip_starts_at_the_input(_Steps):
 
 
 @instead_of(CrossDecoderBlock)
+class cross_attention_asks_with_the_input(_Steps):
+    """Cross-attention is asked by the block's input. It is asked by what self-attention has made of it."""
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Maybe = None, memory_mask: Maybe = None) -> Tensor:
+        y = self._around(x, self.norm_1, lambda y: self.attention(y, mask=mask))
+        read = self.dropout(self._ask(self.norm_2(x) if self.pre else x, memory, memory_mask))
+        y = y + read if self.pre else self.norm_2(y + read)
+        return self._around(y, self.norm_3, self.feed_forward)
+
+
+@instead_of(CrossDecoderBlock)
 class decoder_block_bends_by_gelu(CrossDecoderBlock):
     """The decoder's network bends with GELU. In 2017 it is ReLU: max(0, x W₁ + b₁) W₂ + b₂."""
 

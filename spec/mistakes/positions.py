@@ -101,6 +101,17 @@ def only_sines(length: int, d_model: int, device: Device = None, dtype: Dtype = 
 
 
 @instead_of(sinusoidal_positions)
+def sinusoids_reach_the_base(length: int, d_model: int, device: Device = None, dtype: Dtype = None) -> Tensor:
+    """Wavelengths are spaced by d_model/2 − 1 steps, so that the last one is 10000 times the first. The exponent is
+    2i/d_model, and the last pair stays short of it.
+    """
+    _even(d_model)
+    speeds = 10000.0 ** (-torch.arange(d_model // 2) / max(d_model // 2 - 1, 1))
+    angles = torch.outer(torch.arange(float(length)), speeds)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).to(device=device, dtype=dtype)
+
+
+@instead_of(sinusoidal_positions)
 def sinusoids_count_from_one(length: int, d_model: int, device: Device = None, dtype: Dtype = None) -> Tensor:
     """The first position is 1. Positions count from 0."""
     return sinusoidal_positions(length + 1, d_model, device, dtype)[1:]
@@ -529,6 +540,20 @@ def alibi_counts_distance_from_one(heads: int, length: int, device: Device = Non
 def alibi_by_key_position(heads: int, length: int, device: Device = None, dtype: Dtype = None) -> Tensor:
     """The bias depends on the key's position alone. It depends on the distance to the query."""
     return _alibi(_slopes(heads), torch.arange(length).expand(length, -1), device, dtype)
+
+
+@instead_of(alibi_bias)
+def alibi_grows_with_the_key(heads: int, length: int, device: Device = None, dtype: Dtype = None) -> Tensor:
+    """The bias is the slope times the key's number, the same row for all queries. It is minus the distance, zero at
+    the query itself.
+    """
+    return -_alibi(_slopes(heads), torch.arange(length).expand(length, -1), device, dtype)
+
+
+@instead_of(alibi_bias)
+def alibi_from_the_last_position(heads: int, length: int, device: Device = None, dtype: Dtype = None) -> Tensor:
+    """The distance is that to the last position, the same row for all queries. Each query has its own."""
+    return _alibi(_slopes(heads), torch.arange(length).flip(0).expand(length, -1), device, dtype)
 
 
 @instead_of(alibi_bias)
