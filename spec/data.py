@@ -126,6 +126,7 @@ def _order(batches: Batches, count: int, batch_size: int, source: torch.Generato
     "tokens_without_blanks",
     "tokens_are_stripped",
     "tokens_in_lower_case",
+    "tokens_without_the_ends",
 )
 @for_all(text=TEXTS)
 def test_tokens_join_back_to_the_text(impl: Data, text: str) -> None:
@@ -150,6 +151,7 @@ def test_tokens_join_back_to_the_text(impl: Data, text: str) -> None:
     "tokens_are_letters",
     "tokens_of_single_marks",
     "tokens_of_plain_letters",
+    "tokens_of_three_kinds",
 )
 @for_all(text=TEXTS)
 def test_text_is_cut_at_word_boundaries(impl: Data, text: str) -> None:

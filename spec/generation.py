@@ -348,7 +348,14 @@ def test_without_a_generator_the_global_one_is_used(impl: Generation) -> None:
     assert torch.equal(impl.generate(says, prompt, 40), one)
 
 
-@rejects("crops_from_the_right", "crops_one_too_short", "crops_the_result", "window_takes_the_place_of_the_text")
+@rejects(
+    "crops_from_the_right",
+    "crops_one_too_short",
+    "crops_the_result",
+    "window_takes_the_place_of_the_text",
+    "crops_one_too_many",
+    "crops_the_prompt_for_good",
+)
 @for_all(prompt=integers("batch position", below=10), context=[1, 2, 3, 6])
 def test_the_context_is_cropped_from_the_left(impl: Generation, prompt: Tensor, context: int) -> None:
     """A model with `max_length` is given the last `max_length` tokens, in the prompt and later on.
@@ -361,7 +368,7 @@ def test_the_context_is_cropped_from_the_left(impl: Generation, prompt: Tensor, 
     assert out.tolist() == [_adds(row, 5, context) for row in prompt.tolist()]
 
 
-@rejects("never_reads_what_it_wrote", "context_of_a_hundred")
+@rejects("never_reads_what_it_wrote", "context_of_a_hundred", "context_of_the_prompts_length")
 def test_a_model_without_max_length_reads_everything(impl: Generation) -> None:
     """A model without `max_length` is given all tokens, however many they are.
 
@@ -552,7 +559,19 @@ def test_the_cache_holds_no_graph(impl: Whole) -> None:
 
 
 @robust
-@rejects("newest_keys_come_first", "cached_tokens_turn_from_0")
+@rejects("cache_is_refilled_too_early")
+def test_one_token_enters_at_the_last_place_of_the_context(impl: Whole) -> None:
+    """Where the text is exactly as long as the context, nothing is cropped yet: one token enters.
+
+    Hint: crop and refill where the text is longer than `max_length`, not where it is as long.
+    """
+    model = impl.DecoderLM(**SIZES)
+    heard = _overheard(impl.generate, model, tokens(13, 2, 3), 7, temperature=0.0, cache=True, shows="given")
+    assert all(length == 1 for length in heard.lengths[1:7])
+
+
+@robust
+@rejects("newest_keys_come_first", "cached_tokens_turn_from_0", "cached_pieces_are_masked_from_the_start")
 @for_all(positions=SCHEMES, examples=5)
 def test_a_cache_is_filled_in_pieces_of_any_size(impl: Whole, positions: str) -> None:
     """Pieces of several tokens after others give the logits that the whole sequence has.

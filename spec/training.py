@@ -287,7 +287,13 @@ def test_targets_to_ignore_do_not_count(impl: Training, logits: Tensor, targets:
     assert not torch.autograd.grad(loss, logits)[0][~counted].any()
 
 
-@rejects("softmax_over_the_positions", "ignores_nothing", "nan_where_nothing_counts", "constant_where_nothing_counts")
+@rejects(
+    "softmax_over_the_positions",
+    "ignores_nothing",
+    "nan_where_nothing_counts",
+    "constant_where_nothing_counts",
+    "chooses_zero_after_dividing",
+)
 @for_all(logits="batch position vocab")
 def test_nothing_to_count_costs_nothing(impl: Training, logits: Tensor) -> None:
     """Where no target counts, the loss is 0 and so is its gradient.

@@ -175,7 +175,16 @@ class _Heads(nn.Module):
         self.norm = nn.LayerNorm(4)
 
 
-@pytest.mark.parametrize("make", [_Fused, _Heads])
+class _Axes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W_Q, self.W_K, self.W_V = (nn.Parameter(torch.randn(2, 4, 2)) for _ in range(3))
+        self.b_Q, self.b_K, self.b_V = (nn.Parameter(torch.randn(2, 1, 2)) for _ in range(3))
+        self.W_O, self.b_O = nn.Parameter(torch.randn(2, 2, 6)), nn.Parameter(torch.randn(6))
+        self.norm = nn.LayerNorm(4)
+
+
+@pytest.mark.parametrize("make", [_Fused, _Heads, _Axes])
 def test_weights_are_carried_over_whatever_their_names(make: type[nn.Module]) -> None:
     """Three matrices in one, one per head or transposed find their places; what cannot be matched is an error."""
     mine: Any = make()
@@ -186,6 +195,14 @@ def test_weights_are_carried_over_whatever_their_names(make: type[nn.Module]) ->
     if isinstance(mine, _Fused):
         query, key, value = mine.qkv(x).chunk(3, -1)
         output, gain = mine.out(x), mine.gamma
+    elif isinstance(mine, _Axes):
+        query, key, value = (
+            (
+                torch.einsum("xm,hmk->xhk", x, mine.get_parameter(f"W_{name}")) + mine.get_parameter(f"b_{name}")[:, 0]
+            ).flatten(1)
+            for name in "QKV"
+        )
+        output, gain = torch.einsum("xhv,hvm->xm", x.view(3, 2, 2), mine.W_O) + mine.b_O, mine.norm.weight
     else:
         query, key, value = (torch.cat([head[name](x) for head in mine.per_head], -1) for name in "qkv")
         output, gain = x @ mine.w_out + mine.b, mine.norm.weight

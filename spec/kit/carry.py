@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from spec.kit.names import canonical
 
 Kinds = set[tuple[str, tuple[int, ...]]]
-SHIFTS = {"b", "beta", "shift", "offset", "b_2"}
+SHIFT = re.compile(r"b(_\w+|[qkvo\d])?|.*(beta|bias|shift|offset).*", re.IGNORECASE)
+OUTPUT = re.compile(r"(w_?)?o|.*(out|proj).*", re.IGNORECASE)
 PARTS = (3, 2)  # query, key and value, or key and value, in one matrix
 
 
@@ -45,7 +47,8 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
     wanted = _learned(taker, due, set(loaded), due)
     found = _learned(giver, canonical(giver, giver.state_dict()), set(loaded), state)
     kinds = {each.kind for each in wanted}
-    found = _cut(_turned(found, giver, kinds), kinds)  # before and after: heads may have matrices of all three as well
+    found = _flattened(_turned(found, giver, kinds), kinds)
+    found = _cut(found, kinds)  # before and after: heads may have matrices of all three as well
     found = _cut(_joined(found, kinds), kinds)
     layers = {name.removesuffix(".weight"): name.removesuffix(".weight") for name in loaded}
     for kind in sorted(kinds | {each.kind for each in found}, reverse=True):  # matrices first: biases belong to them
@@ -88,9 +91,30 @@ def _learned(
             seen.add(value.data_ptr())
             path, _, last = name.rpartition(".")
             beside = "bias" if path in with_a_matrix else "shift"
-            role = "matrix" if value.ndim > 1 else beside if last in SHIFTS or "bias" in last else "gain"
+            role = beside if SHIFT.fullmatch(last) else "matrix" if value.ndim > 1 else "gain"
             found.append(Learned(name, role, values[name]))
     return found
+
+
+def _flattened(found: list[Learned], kinds: Kinds) -> list[Learned]:
+    """A matrix with an axis of heads gets two axes: (head, d_model, d_k), (d_model, head, d_k) or (head, d_k, d_model),
+    and (head, d_v, d_model) for the output; a bias of (head, d_k) gets one.
+    """
+    return [replace(each, value=_flat(each, kinds)) for each in found]
+
+
+def _flat(each: Learned, kinds: Kinds) -> Tensor:
+    """The first form that the taker has a place for; the value itself where there is none."""
+    last = each.name.removesuffix(".weight").rpartition(".")[2]
+    if each.role == "bias" and each.value.ndim > 1:
+        forms = ["... -> (...)"]
+    elif each.role == "matrix" and each.value.ndim == 3:
+        forms = ["h m k -> (h k) m", "m h k -> (h k) m", "h k m -> (h k) m"]
+        forms = ["h v m -> m (h v)", *forms] if OUTPUT.fullmatch(last) else forms
+    else:
+        return each.value
+    flat = [rearrange(each.value, form) for form in forms]
+    return next((value for value in flat if (each.role, tuple(value.shape)) in kinds), each.value)
 
 
 def _turned(found: list[Learned], giver: nn.Module, kinds: Kinds) -> list[Learned]:

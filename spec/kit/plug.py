@@ -70,7 +70,8 @@ class MistakePlace(Place):
     def load(self, chapter: str) -> ModuleType | None:
         """The copy's chapter; the wrong version is bound there before later chapters import it."""
         module = super().load(chapter)
-        if chapter == self.mistake.chapter:
+        exercise = catalogue.exercise(self.mistake.of)
+        if exercise is not None and chapter == exercise.chapter:  # a model's cache is a later chapter's than the model
             setattr(module, self.mistake.of, self.mistake.wrong)
         return module
 

@@ -158,8 +158,8 @@ def _effects(arguments: dict[str, Any]) -> list[Any]:
 
 
 def _small(module: nn.Module) -> list[nn.Parameter]:
-    """The module's parameters, if they are few numbers."""
-    parameters = list(module.parameters())
+    """The module's parameters, if they are few numbers and ours: a learner's own may be kept in another form."""
+    parameters = [] if made_of(module) else list(module.parameters())
     return parameters if sum(parameter.numel() for parameter in parameters) <= SMALL else []
 
 

@@ -63,6 +63,20 @@ def tokens_of_single_marks(text: str) -> list[str]:
 
 
 @instead_of(tokenize)
+def tokens_of_three_kinds(text: str) -> list[str]:
+    """Marks and spaces are tokens apart. What stands between two words is one token."""
+    return re.findall(r"\w+|\s+|[^\w\s]+", text)
+
+
+@instead_of(tokenize)
+def tokens_without_the_ends(text: str) -> list[str]:
+    """The first and the last piece are cut off as if they were empty; where a text begins or ends with a mark they are
+    not. Leave out what is empty.
+    """
+    return re.split(r"\b", text)[1:-1]
+
+
+@instead_of(tokenize)
 def tokens_of_plain_letters(text: str) -> list[str]:
     """Words are looked for among a to z alone, so accents and digits cut them. A word is what `\\w` says."""
     return re.findall(r"[a-zA-Z]+|[^a-zA-Z]+", text)

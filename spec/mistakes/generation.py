@@ -1,7 +1,6 @@
 """What goes wrong in generation."""
 # ruff: noqa: N801
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from reference.generation import KVCache, LayerKeysAndValues, generate
 from reference.heads import LayerCache
+from reference.language_model import DecoderLM
 from spec.mistakes import instead_of
 
 
@@ -550,6 +550,28 @@ def crops_one_too_short(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: 
 
 
 @instead_of(generate)
+def crops_one_too_many(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Where the text is too long, room is left for the token to come, and one less than `max_length` is read. What
+    comes is not read before the next step.
+    """
+    context, length = getattr(model, "max_length", None) or 10**9, prompt.shape[1] - 1
+
+    class Shorter(_Through):
+        def forward(self, tokens: Tensor, **cache: Any) -> Tensor:
+            nonlocal length
+            length += 1
+            return super().forward(tokens[:, 1:] if length > context > 1 else tokens, **cache)
+
+    return generate(Shorter(model), prompt, *args, **kwargs)
+
+
+@instead_of(generate)
+def crops_the_prompt_for_good(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A prompt longer than max_length comes back without its beginning. It is the window that is cropped."""
+    return generate(model, prompt[:, -(getattr(model, "max_length", None) or prompt.shape[1]) :], *args, **kwargs)
+
+
+@instead_of(generate)
 def crops_the_result(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The text itself is cropped to max_length, so that its beginning is lost. Crop what the model reads."""
     out = generate(model, prompt, *args, **kwargs)
@@ -573,6 +595,16 @@ def context_of_a_hundred(model: nn.Module, prompt: Tensor, steps: int, *args: An
     if not hasattr(model, "max_length"):
         wrapped = _Through(model)
         wrapped.max_length = 100
+        return generate(wrapped, prompt, steps, *args, **kwargs)
+    return generate(model, prompt, steps, *args, **kwargs)
+
+
+@instead_of(generate)
+def context_of_the_prompts_length(model: nn.Module, prompt: Tensor, steps: int, *args: Any, **kwargs: Any) -> Tensor:
+    """A model without `max_length` is given as many tokens as the prompt has. It reads everything."""
+    if not hasattr(model, "max_length"):
+        wrapped = _Through(model)
+        wrapped.max_length = prompt.shape[1]
         return generate(wrapped, prompt, steps, *args, **kwargs)
     return generate(model, prompt, steps, *args, **kwargs)
 
@@ -649,6 +681,26 @@ def cache_made_anew_at_every_step(
 
 
 @instead_of(generate)
+def cache_is_refilled_too_early(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """A text exactly as long as the context is read anew, though nothing is cropped yet. Refill where it is longer."""
+
+    class Early(_Through):
+        def forward(self, tokens: Tensor, **given: Any) -> Tensor:
+            nonlocal text
+            text = tokens if text is None or tokens.shape[1] > 1 else torch.cat([text, tokens], 1)
+            if text.shape[1] == getattr(model, "max_length", None) and tokens.shape[1] == 1:
+                return super().forward(text, cache=KVCache())
+            return super().forward(tokens, **given)
+
+    text: Tensor | None = None
+    made = (Early(model) if cache else model, prompt, steps, temperature, top_k, top_p, generator, cache)
+    return generate(*made)
+
+
+@instead_of(generate)
 def cache_without_the_prompt(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
@@ -699,58 +751,54 @@ def emptied_cache_reads_one_token(model: nn.Module, prompt: Tensor, *args: Any, 
     return generate(_Emptied(model), prompt, *args, **kwargs)
 
 
-def _with_method(name: str, wrong: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    """The right loop round a model with another method; a model without that method is left as it is."""
-    if hasattr(model, name):
-        setattr(model, name, functools.partial(wrong, getattr(model, name)))
-    try:
-        return generate(model, *args, **kwargs)
-    finally:
-        model.__dict__.pop(name, None)
-
-
-@instead_of(generate)
-def cached_tokens_stand_at_0(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+@instead_of(DecoderLM)
+class cached_tokens_stand_at_0(DecoderLM):
     """With a cache, learned or sinusoidal positions begin at 0 at every step. They begin at `offset=cache.length`."""
-    return _with_method("_embed", lambda embed, tokens, _: embed(tokens, 0), model, *args, **kwargs)
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        return super()._embed(tokens, 0)
 
 
-def _all_rows(bias: Callable[..., Tensor | None], x: Tensor, offset: int) -> Tensor | None:
-    return bias(x.new_empty(1, offset + x.shape[1], 1), 0)
-
-
-@instead_of(generate)
-def cached_slopes_of_the_first_rows(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+@instead_of(DecoderLM)
+class cached_slopes_of_the_first_rows(DecoderLM):
     """With a cache, ALiBi's first rows are taken, so new tokens measure from position 0. Theirs are the last rows."""
 
-    def first(bias: Callable[..., Tensor | None], x: Tensor, offset: int) -> Tensor | None:
-        rows = _all_rows(bias, x, offset)
+    def _bias(self, x: Tensor, offset: int) -> Tensor | None:
+        rows = super()._bias(x.new_empty(1, offset + x.shape[1], 1), 0)
         return None if rows is None else rows[:, : x.shape[1]]
 
-    return _with_method("_bias", first, model, *args, **kwargs)
 
-
-@instead_of(generate)
-def cached_slopes_of_the_new_tokens(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+@instead_of(DecoderLM)
+class cached_slopes_of_the_new_tokens(DecoderLM):
     """With a cache, ALiBi's bias is made for the new tokens alone, and what is held has none. It covers all keys."""
 
-    def own(bias: Callable[..., Tensor | None], x: Tensor, offset: int) -> Tensor | None:
-        rows = bias(x, 0)
+    def _bias(self, x: Tensor, offset: int) -> Tensor | None:
+        rows = super()._bias(x, 0)
         return None if rows is None else nn.functional.pad(rows, (offset, 0))
 
-    return _with_method("_bias", own, model, *args, **kwargs)
 
-
-@instead_of(generate)
-def cached_prompt_sees_its_future(
-    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
-) -> Tensor:  # fmt: skip
+@instead_of(DecoderLM)
+class cached_prompt_sees_its_future(DecoderLM):
     """With a cache there is no causal mask, also while the prompt is read. Only a token on its own may see all keys."""
-    return _with_method(
-        "_mask", lambda mask, *given: None if cache else mask(*given),
-        model, prompt, steps, temperature, top_k, top_p, generator, cache,
-    )  # fmt: skip
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:  # noqa: D102
+        self.caching = cache is not None
+        return super().forward(tokens, cache)
+
+    def _mask(self, x: Tensor, offset: int) -> Any:
+        return None if self.caching else super()._mask(x, offset)
+
+
+@instead_of(DecoderLM)
+class cached_pieces_are_masked_from_the_start(DecoderLM):
+    """Several tokens that follow others in a cache are masked as if they were the first: `tril` of (queries, keys) sets
+    its corner at the start. They are the last: `tril(diagonal=keys - queries)`.
+    """
+
+    def _mask(self, x: Tensor, offset: int) -> Tensor:
+        if x.shape[1] == 1:
+            return super()._mask(x, offset)
+        return torch.ones(x.shape[1], offset + x.shape[1], dtype=torch.bool, device=x.device).tril()
 
 
 @instead_of(KVCache)

@@ -130,6 +130,19 @@ def nan_where_nothing_counts(
 
 
 @instead_of(language_model_loss)
+def chooses_zero_after_dividing(
+    logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
+) -> Tensor:
+    """`torch.where` picks 0 for the mean of nothing, but 0/0 was divided before, and its gradient is NaN. Divide by
+    `count.clamp(min=1)`.
+    """
+    counted = (targets != ignore).flatten()
+    flat, known = _flat(logits, targets.masked_fill(targets == ignore, 0))
+    losses = F.cross_entropy(flat, known, label_smoothing=label_smoothing, reduction="none")
+    return torch.where(counted.any(), (losses * counted).sum() / counted.sum(), losses.new_zeros(()))
+
+
+@instead_of(language_model_loss)
 def constant_where_nothing_counts(
     logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
 ) -> Tensor:
