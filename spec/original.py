@@ -797,9 +797,9 @@ def test_embeddings_are_multiplied_by_sqrt_d_model(impl: Original, share: bool) 
     Hint: `self.source(tokens) * math.sqrt(self.d_model) + sinusoidal_positions(…)`
     """
     model, (source, target) = _silent(impl.Transformer(**sizes(share))).double().eval(), sentences(share)
-    tables = [p if p.shape[0] == 13 else p.T for p in model.parameters() if 13 in p.shape]
-    assert len(tables) == 1
-    table = tables[0].detach()
+    table, *others = [p if p.shape[0] == 13 else p.T for p in model.parameters() if 13 in p.shape]
+    assert not [tuple(other.shape) for other in others]
+    table = table.detach()
     expected = F.layer_norm(24**0.5 * table[source] + _sinusoid(7), (24,))
     assert_close(model.encode(source), expected, atol=1e-3, rtol=1e-3)
     if share:
@@ -882,7 +882,8 @@ def test_every_layer_has_weights_of_its_own(impl: Original, layers: int) -> None
     """
     fewer, more = (impl.Transformer(**sizes(False, layers=number)) for number in (layers, layers + 1))
     blocks = impl.EncoderBlock(d_model=24, heads=4, d_ff=40), impl.CrossDecoderBlock(d_model=24, heads=4, d_ff=40)
-    assert count(more) - count(fewer) == sum(map(count, blocks))
+    grown, due = count(more) - count(fewer), sum(map(count, blocks))
+    assert grown == due
     matrices = [p for p in more.parameters() if p.ndim > 1 and p.std() > 0]
     assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in itertools.combinations(matrices, 2))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from spec.kit import diagnose, draw, symptom, weights
+from spec.kit import diagnose, draw, fresh, story, symptom, weights
 from spec.kit.carry import carry
 from spec.kit.catalogue import ROOT, exercises, requirements
 from spec.kit.limit import limit
@@ -354,6 +354,31 @@ def test_a_mistake_reaches_later_chapters() -> None:
     assert torch.equal(wrong.attention(q, q, q, bias=bias), wrong.attention(q, q, q))
     right = Implementation("reference", ROOT)
     assert not torch.equal(right.attention(q, q, q, bias=bias), right.attention(q, q, q))
+
+
+@pytest.mark.parametrize(("memory", "heals"), [("TABLE", True), ("{}", False)])
+def test_what_is_kept_between_calls_is_told_from_what_is_wrong(memory: str, heals: bool, tmp_path: Path) -> None:
+    """Code that a new import heals remembers something; code that is wrong at once is not healed."""
+    text = """
+import torch
+
+import reference.positions
+TABLE = {}
+def rotary(x, offset=0, base=10000.0):
+    table, d_k = MEMORY, x.shape[-1]
+    if d_k not in table:
+        table[d_k] = reference.positions.rotary(torch.ones(64, d_k), offset + WRONG, base)
+    return x * table[d_k][:x.shape[-2]]
+"""
+    file = tmp_path / "stale.py"
+    file.write_text(text.replace("MEMORY", memory).replace("WRONG", "0" if heals else "1"))
+    impl = Implementation(f"{file}+reference", ROOT)
+    for d_k in range(2, 40, 2):
+        impl.rotary(torch.ones(1, d_k), offset=5)
+    requirement = requirements("positions")["rotary_leaves_position_zero"]
+    told = story.tell(requirement, impl, attempt(requirement, impl))
+    assert told.state == story.UNMET
+    assert (fresh.STALE in told.symptoms) == heals
 
 
 def test_what_an_iterator_gives_is_what_the_call_returned() -> None:

@@ -5,6 +5,7 @@ learner's is imported before a requirement asks for it, so an error there fails 
 """
 
 import ast
+import copy
 import difflib
 import functools
 import importlib
@@ -213,6 +214,12 @@ class Implementation:
         if name not in self._wrapped:
             self._wrapped[name] = self._wrap(found)
         return self._wrapped[name]
+
+    def anew(self) -> "Implementation":
+        """The same places, with nothing loaded and nothing recorded yet."""
+        other = copy.copy(self)
+        other.log, other._chapters, other._wrapped = Log(), {}, {}
+        return other
 
     @property
     def home(self) -> Place:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spec.kit import catalogue, diagnose, symptom
+from spec.kit import catalogue, diagnose, fresh, symptom
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation, line_of
 from spec.kit.returns import size
@@ -193,10 +193,12 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         story.why = _first(error)
         if calls and calls[-1].result is not None:
             story.returned = show(calls[-1].result)
-    sizes = _sizes(impl)
+    sizes, body, case = _sizes(impl), impl.log.body, impl.log.case
     if name and not isinstance(error, Endless):
         story.looks_like = diagnose.explain(requirement, impl)  # runs the cases again: the log is another one after it
-    if pair and not story.looks_like and all(isinstance(each, Tensor) for each in pair):
+        if not story.looks_like and body is not None and fresh.heals(impl, body, case):
+            story.symptoms = [fresh.STALE]
+    if pair and not story.looks_like and not story.symptoms and all(isinstance(each, Tensor) for each in pair):
         story.symptoms = symptom.read(*pair, sizes)
     hidden = [symptom.unregistered(made.module) for made in impl.log.made if isinstance(made.module, nn.Module)]
     story.symptoms = [*dict.fromkeys(filter(None, hidden)), *story.symptoms]

@@ -35,8 +35,9 @@ def named(mistake: Mistake) -> list[str] | None:
     failed: story.Story | None = None
     requirements = catalogue.requirements(mistake.chapter).values()
     for requirement in sorted(requirements, key=lambda each: each.robust):
-        if fixtures_of(requirement.function):
-            continue
+        marks = {mark.name for mark in getattr(requirement.function, "pytestmark", [])}
+        if fixtures_of(requirement.function) or (failed is not None and "training" in marks):
+            continue  # what trains for seconds adds nothing to a name
         impl.log.seconds = 10
         error = attempt(requirement, impl)
         wrong = error is not None and not isinstance(error, CannotCheck)
