@@ -14,6 +14,7 @@ and stated as ours: a simplified block whose gains alpha, beta and gamma follow 
 Source: Wang & Komatsuzaki 2021; Chowdhery et al. 2022; He & Hofmann 2023; Noci et al. 2023.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
@@ -31,7 +32,7 @@ from spec.kit.encoder import Encoder
 from spec.kit.marks import patience, rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom
 from spec.kit.side_by_side import Blocks, side_by_side
-from spec.kit.weights import count, fit, give, perturb, random_state, take
+from spec.kit.weights import count, fit, give, lacking, perturb, random_state, take
 
 
 class BlockCall(Protocol):
@@ -372,6 +373,19 @@ def test_a_hidden_key_has_no_entry_in_the_matrix(impl: Redesign, x: Tensor, mask
     assert_close(matrix.abs() > 1e-9, seen)
 
 
+@rejects("uniform_part_is_kept")
+@for_all(x=doubles("1 position (2 d)"), mask=booleans("position position"), examples=4)
+def test_every_call_has_a_mask_of_its_own(impl: Redesign, x: Tensor, mask: Tensor) -> None:
+    """A shaped attention that has seen one mask treats the next as a new one would.
+
+    Hint: what depends on the mask is computed at every call, and kept nowhere.
+    """
+    attention = perturb(impl.ShapedAttention(d_model=x.shape[-1], heads=2)).double()
+    unused, own = copy.deepcopy(attention), torch.eye(x.shape[1], dtype=torch.bool)
+    attention(x, mask=own)
+    assert_close(attention(x, mask=mask | own), unused(x, mask=mask | own), atol=1e-6, rtol=1e-6)
+
+
 @same_weights
 @rejects(
     "scaled_by_sqrt_d_model",
@@ -421,9 +435,10 @@ def given(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, Te
     optional = [name for name in state if name.removeprefix("attention.") in CONSTANTS]
     held, start = fit(module, state, optional), take(module)
     moved = {name: value + start.get(name, 0) for name, value in held.items() if name.endswith("value.weight")}
-    give(module, {**held, **moved})
-    short = {name: name.removeprefix("attention.") for name in state.keys() - held.keys()}
-    return state | {name: torch.full_like(state[name], CONSTANTS[key]) for name, key in short.items()}
+    short = (state.keys() - held.keys()) | lacking(module)
+    fixed = {name: torch.full_like(state[name], CONSTANTS[name.removeprefix("attention.")]) for name in short}
+    give(module, {**held, **moved, **{name: value for name, value in fixed.items() if name in held}})
+    return state | fixed
 
 
 def _matrix(x: Tensor, heads: int, state: dict[str, Tensor], mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ mistake only if every result agrees, and with a wrong guess none does.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from einops import rearrange
@@ -48,8 +49,8 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
     found = _learned(giver, canonical(giver, giver.state_dict()), set(loaded), state)
     kinds = {each.kind for each in wanted}
     found = _flattened(_turned(found, giver, kinds), kinds)
-    found = _cut(found, kinds)  # before and after: heads may have matrices of all three as well
-    found = _cut(_joined(found, kinds), kinds)
+    found = _cut(found, wanted)  # before and after: heads may have matrices of all three as well
+    found = _cut(_joined(found, kinds), wanted)
     layers = {name.removesuffix(".weight"): name.removesuffix(".weight") for name in loaded}
     for kind in sorted(kinds | {each.kind for each in found}, reverse=True):  # matrices first: biases belong to them
         given, taken = ([each for each in side if each.kind == kind] for side in (found, wanted))
@@ -98,9 +99,14 @@ def _learned(
 
 def _flattened(found: list[Learned], kinds: Kinds) -> list[Learned]:
     """A matrix with an axis of heads gets two axes: (head, d_model, d_k), (d_model, head, d_k) or (head, d_k, d_model),
-    and (head, d_v, d_model) for the output; a bias of (head, d_k) gets one.
+    and (head, d_v, d_model) for the output; a bias of (head, d_k) gets one. A vector may be a matrix of one row.
     """
-    return [replace(each, value=_flat(each, kinds)) for each in found]
+    return [
+        replace(each, role="matrix", value=each.value[None])
+        if each.kind not in kinds and ("matrix", (1, *each.value.shape)) in kinds
+        else replace(each, value=_flat(each, kinds))
+        for each in found
+    ]
 
 
 def _flat(each: Learned, kinds: Kinds) -> Tensor:
@@ -149,14 +155,28 @@ def _of_all(name: str) -> str:
     return re.sub(r"(.*(?:^|\.))\d+\.", r"\1N.", name, count=1)
 
 
-def _cut(found: list[Learned], kinds: Kinds) -> list[Learned]:
-    """A matrix of query, key and value together becomes three."""
+def _cut(found: list[Learned], wanted: list[Learned]) -> list[Learned]:
+    """A matrix of query, key and value together becomes three; one that reads two inputs side by side becomes two."""
     result: list[Learned] = []
+    kinds = {each.kind for each in wanted}
     for each in found:
         rows, rest = each.value.shape[0] if each.value.ndim else 1, each.value.shape[1:]
         parts = [n for n in PARTS if rows % n == 0 and (each.role, (rows // n, *rest)) in kinds]
-        if each.kind in kinds or not parts:
+        if each.kind in kinds:
             result.append(each)
-        else:
+        elif parts:
             result += [replace(each, value=part) for part in each.value.chunk(parts[0])]
+        else:
+            columns = enumerate(each.value.split(_widths(each, wanted), dim=-1))
+            result += [replace(each, name=each.name + "+" * n, value=part) for n, part in columns]
     return result
+
+
+def _widths(each: Learned, wanted: list[Learned]) -> list[int]:
+    """How many columns two neighbours of the taker have that together have as many as this one; else its own."""
+    width = each.value.shape[-1] if each.value.ndim else 1
+    matrices = [other.value.shape for other in wanted if other.value.ndim == 2]
+    for one, two in pairwise(matrices):
+        if each.value.ndim == 2 and one[0] == two[0] == each.value.shape[0] and one[1] + two[1] == width:
+            return [one[1], two[1]]
+    return [width]

@@ -48,6 +48,7 @@ class Made:
     leader: "Made | None" = None  # the same module of another run, whose weights this one takes
     kept: bool = False
     moves: int = 0
+    lacks: set[str] = field(default_factory=set)  # canonical parameters that it does without, and may
 
     def note(self) -> None:
         """Counts a move, and keeps where it led, for the modules that are led by this one."""

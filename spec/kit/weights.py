@@ -102,11 +102,19 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], optional: Iterable[str] 
     own = {name: translated(name, names) for name in state}
     foreign = set(mine) - {name for name, _ in module.named_buffers()} - set(own.values())
     left_out = set() if foreign else {name for name in optional if own.get(name) not in mine}
+    if (made := made_of(module)) is not None:
+        made.lacks = left_out
     return {
         name: value.reshape(mine[own[name]].shape) if _differ_by_ones(value, mine.get(own[name])) else value
         for name, value in state.items()
         if name not in left_out
     }
+
+
+def lacking(module: nn.Module) -> set[str]:
+    """What the module that leads this one does without: this one is compared with it."""
+    made = made_of(module)
+    return set() if made is None or made.leader is None else made.leader.lacks
 
 
 def _differ_by_ones(value: Tensor, mine: Tensor | None) -> bool:

@@ -357,6 +357,17 @@ class state_in_float32(LSTMCell):  # noqa: N801
 
 
 @instead_of(LSTMCell)
+class gates_in_float32(LSTMCell):  # noqa: N801
+    """The gates are computed in float32 and so is the state: float64 loses digits, half precision goes in and float32
+    comes out. Turn the new state back into the dtype of the old one.
+    """
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """From the sums on."""
+        return _step(_both(self, x, state[0]).float(), state[1].float())
+
+
+@instead_of(LSTMCell)
 class asks_whether_the_state_is_empty(LSTMCell):  # noqa: N801
     """Python asks for a tensor's value (`if not h.any():`), and a GPU has to stop for the answer."""
 
@@ -577,6 +588,16 @@ class padding_is_hidden_after_the_softmax(BahdanauAttention):  # noqa: N801
         weights = _scores(self, query, keys).softmax(-1)
         weights = weights if mask is None else weights.masked_fill(~mask, 0.0)
         return einsum(weights, keys, "batch key, batch key d_key -> batch d_key"), weights
+
+
+@instead_of(BahdanauAttention)
+class weights_of_before_the_mask(BahdanauAttention):  # noqa: N801
+    """The context is right; the weights that come with it are those of before the mask. They are one and the same."""
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """One mask too few."""
+        context, _ = super().forward(query, keys, mask)
+        return context, _scores(self, query, keys).softmax(-1)
 
 
 @instead_of(BahdanauAttention)

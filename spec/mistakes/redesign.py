@@ -255,6 +255,20 @@ class uniform_over_the_hidden_too(_Shaped):  # noqa: N801
 
 
 @instead_of(ShapedAttention)
+class uniform_part_is_kept(_Shaped):  # noqa: N801
+    """C is computed for the first mask of a length and kept for the next ones. Every call has a mask of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kept: dict[int, Tensor] = {}
+
+    def _uniform(self, scores: Tensor, mask: Maybe) -> Tensor:
+        if scores.shape[-1] not in self.kept:
+            self.kept[scores.shape[-1]] = super()._uniform(torch.zeros_like(scores[:1, :1]), mask).detach()
+        return self.kept[scores.shape[-1]]
+
+
+@instead_of(ShapedAttention)
 class uniform_by_the_length(_Shaped):  # noqa: N801
     """C is 1/length for every visible position. It is one over the number of the visible ones: 1/i for the first i."""
 
