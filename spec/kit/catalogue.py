@@ -44,6 +44,7 @@ class Requirement:
     hint: str
     robust: bool
     same_weights: bool
+    trains: bool  # for seconds, so that nothing is run again to name what failed
     rejects: tuple[str, ...]
     uses: tuple[str, ...]  # the exercises that it calls, in the order of its text
     line: int
@@ -128,6 +129,7 @@ def requirement(function: Callable[..., None]) -> Requirement:
         hint=" ".join(hint.split()),
         robust="robust" in names,
         same_weights="same_weights" in names,
+        trains="training" in names,
         rejects=tuple(name for mark in marks if mark.name == "rejects" for name in mark.args),
         uses=_used(body),
         line=body.__code__.co_firstlineno,

@@ -193,11 +193,12 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         story.why = _first(error)
         if calls and calls[-1].result is not None:
             story.returned = show(calls[-1].result)
-    sizes, body, case = _sizes(impl), impl.log.body, impl.log.case
-    if name and not isinstance(error, Endless):
-        story.looks_like = diagnose.explain(requirement, impl)  # runs the cases again: the log is another one after it
-        if not story.looks_like and body is not None and fresh.heals(impl, body, case):
+    sizes, body, case = _sizes(impl), impl.log.body, impl.log.case  # what follows runs the case again
+    if name and not requirement.trains and not isinstance(error, Endless):
+        if body is not None and fresh.heals(impl, body, case):
             story.symptoms = [fresh.STALE]
+        else:
+            story.looks_like = diagnose.explain(requirement, impl)
     if pair and not story.looks_like and not story.symptoms and all(isinstance(each, Tensor) for each in pair):
         story.symptoms = symptom.read(*pair, sizes)
     hidden = [symptom.unregistered(made.module) for made in impl.log.made if isinstance(made.module, nn.Module)]

@@ -35,8 +35,7 @@ def named(mistake: Mistake) -> list[str] | None:
     failed: story.Story | None = None
     requirements = catalogue.requirements(mistake.chapter).values()
     for requirement in sorted(requirements, key=lambda each: each.robust):
-        marks = {mark.name for mark in getattr(requirement.function, "pytestmark", [])}
-        if fixtures_of(requirement.function) or (failed is not None and "training" in marks):
+        if fixtures_of(requirement.function) or (failed is not None and requirement.trains):
             continue  # what trains for seconds adds nothing to a name
         impl.log.seconds = 10
         error = attempt(requirement, impl)
