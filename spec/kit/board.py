@@ -170,9 +170,17 @@ def _left_out(stories: Sequence[Story]) -> RenderableType:
 
 
 def _ruled_out(stories: Sequence[Story]) -> set[str]:
-    """Mistakes that are not the learner's: a requirement that rejects them is met."""
-    met = [story for story in stories if story.state == MET]
-    return {name for story in met for name in catalogue.requirements(story.chapter)[story.name].rejects}
+    """Mistakes that are not the learner's: a requirement that rejects them is met, and calls what they are made in.
+
+    Where it calls attention alone, say, it does not tell what attention_weights does: the two may share nothing.
+    """
+    met = [catalogue.requirements(story.chapter)[story.name] for story in stories if story.state == MET]
+    return {
+        name
+        for requirement in met
+        for name in requirement.rejects
+        if (mistake := catalogue.mistakes(requirement.chapter).get(name)) is None or mistake.of in requirement.uses
+    }
 
 
 def suspected(story: Story, others: Sequence[Story] = ()) -> list[str]:
