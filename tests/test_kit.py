@@ -356,6 +356,27 @@ def test_a_mistake_reaches_later_chapters() -> None:
     assert not torch.equal(right.attention(q, q, q, bias=bias), right.attention(q, q, q))
 
 
+@pytest.mark.parametrize(("deviation", "named"), [(1.0, True), (0.3, False)])
+def test_a_start_that_is_at_fault_is_found(deviation: float, named: bool, tmp_path: Path) -> None:
+    """Other random numbers than ours do not hide which parameter starts too large; a size that is known has a name."""
+    text = """
+import torch
+from torch import nn
+import reference.language_model
+class DecoderLM(reference.language_model.DecoderLM):
+    def _start(self):
+        torch.rand(7)
+        super()._start()
+        nn.init.normal_(self.tokens.weight, std=DEVIATION)
+"""
+    (tmp_path / "large.py").write_text(text.replace("DEVIATION", str(deviation)))
+    impl = Implementation(f"{tmp_path}/large.py+reference", ROOT)
+    requirement = requirements("language_model")["loss_starts_at_that_of_guessing"]
+    told = story.tell(requirement, impl, attempt(requirement, impl))
+    assert told.looks_like == (["embeddings_start_at_n_0_1"] if named else [])
+    assert any("another start of tokens.weight" in each for each in told.symptoms) != named
+
+
 @pytest.mark.parametrize(("memory", "heals"), [("TABLE", True), ("{}", False)])
 def test_what_is_kept_between_calls_is_told_from_what_is_wrong(memory: str, heals: bool, tmp_path: Path) -> None:
     """Code that a new import heals remembers something; code that is wrong at once is not healed."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spec.kit import annotated, catalogue, draw, pairing
+from spec.kit import annotated, catalogue, draw, pairing, start
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
@@ -111,15 +111,16 @@ def _suspect(name: str, in_halves: bool) -> Implementation:
 
 
 def rerun(
-    impl: Implementation, body: Body, case: Case, leaders: list[Made] | None
+    impl: Implementation, body: Body, case: Case, leaders: list[Made] | None, keep: bool = False
 ) -> tuple[list[Call], BaseException | None]:
     """The calls of a case, and the exception that it ends with.
 
-    Its modules take the weights of the leaders. Where None is given the run is to lead others: its weights are kept.
+    Its modules take the weights of the leaders. Where None is given the run is to lead others, and its weights are
+    kept, as they are with `keep`.
     """
     log = impl.log
     usual, log.seconds = log.seconds, min(SECONDS, log.seconds)
-    log.leaders, log.kept = leaders or [], leaders is None
+    log.leaders, log.kept = leaders or [], keep or leaders is None
     end = None
     try:
         draw.run_case(log, body, case, impl)
@@ -172,6 +173,23 @@ def explain(requirement: Requirement, impl: Implementation) -> list[str]:
         return []
 
 
+def faulty_start(impl: Implementation, body: Body, case: Case) -> list[str]:
+    """What is wrong with the weights that a learner's modules start from, where the code is right; a sentence each."""
+    try:
+        with _graphs_are_kept(), annotated.paused(), contextlib.redirect_stdout(io.StringIO()):
+            mine, _ = rerun(impl, body, case, None)
+            right, end = rerun(_suspect("reference", False), body, case, impl.log.made, keep=True)
+            return [] if end is None or not explains(mine, right) else list(map(str, _culprits(body, case)))
+    except Exception:
+        return []
+
+
+def _culprits(body: Body, case: Case) -> list[start.Culprit]:
+    """What is at fault in the starts that the reference has just been led to."""
+    right = _suspect("reference", False)
+    return start.culprits(rerun, right, (body, case), right.log.made)
+
+
 def _rotates(requirement: Requirement, made: list[Made]) -> bool:
     """Whether rotary is called in the case, by the requirement or by a module."""
     parts = (part for each in made for part in each.module.modules())
@@ -187,8 +205,12 @@ def _explain(
         made = impl.log.made
         if not all(each.kept for each in made):
             return []
-        right, right_end = rerun(_suspect("reference", in_halves), body, case, made)
+        right, right_end = rerun(_suspect("reference", in_halves), body, case, made, keep=True)
         visible = not explains(mine, right)
+        if number == 0 and not visible and right_end is not None and (found := _culprits(body, case)):
+            tried = {name: _suspect(f"mistake:{name}", in_halves) for name in requirement.rejects}
+            if names := list(start.makers(rerun, found, (body, case), tried)):
+                return names
         # where even the right code fails with the learner's weights, they are what is wrong: each starts from its own
         leaders = made if visible or right_end is None else []
         runs = {name: rerun(_suspect(f"mistake:{name}", in_halves), body, case, leaders) for name in left}

@@ -199,6 +199,8 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
             story.symptoms = [fresh.STALE]
         else:
             story.looks_like = diagnose.explain(requirement, impl)
+            if not story.looks_like and body is not None:
+                story.symptoms = diagnose.faulty_start(impl, body, case)
     if pair and not story.looks_like and not story.symptoms and all(isinstance(each, Tensor) for each in pair):
         story.symptoms = symptom.read(*pair, sizes)
     hidden = [symptom.unregistered(made.module) for made in impl.log.made if isinstance(made.module, nn.Module)]
