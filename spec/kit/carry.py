@@ -167,7 +167,7 @@ def _cut(found: list[Learned], wanted: list[Learned]) -> list[Learned]:
         elif parts:
             result += [replace(each, value=part) for part in each.value.chunk(parts[0])]
         else:
-            columns = enumerate(each.value.split(_widths(each, wanted), dim=-1))
+            columns = enumerate(torch.split(each.value, _widths(each, wanted), dim=-1))
             result += [replace(each, name=each.name + "+" * n, value=part) for n, part in columns]
     return result
 

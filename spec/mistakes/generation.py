@@ -687,15 +687,16 @@ def cache_is_refilled_too_early(
 ) -> Tensor:  # fmt: skip
     """A text exactly as long as the context is read anew, though nothing is cropped yet. Refill where it is longer."""
 
+    text = prompt[:, :0]
+
     class Early(_Through):
         def forward(self, tokens: Tensor, **given: Any) -> Tensor:
             nonlocal text
-            text = tokens if text is None or tokens.shape[1] > 1 else torch.cat([text, tokens], 1)
+            text = tokens if tokens.shape[1] > 1 else torch.cat([text, tokens], 1)
             if text.shape[1] == getattr(model, "max_length", None) and tokens.shape[1] == 1:
                 return super().forward(text, cache=KVCache())
             return super().forward(tokens, **given)
 
-    text: Tensor | None = None
     made = (Early(model) if cache else model, prompt, steps, temperature, top_k, top_p, generator, cache)
     return generate(*made)
 
@@ -781,7 +782,7 @@ class cached_slopes_of_the_new_tokens(DecoderLM):
 class cached_prompt_sees_its_future(DecoderLM):
     """With a cache there is no causal mask, also while the prompt is read. Only a token on its own may see all keys."""
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:  # noqa: D102
+    def forward(self, tokens: Tensor, cache: Any = None) -> Tensor:  # noqa: D102
         self.caching = cache is not None
         return super().forward(tokens, cache)
 
