@@ -748,13 +748,15 @@ def test_a_simplified_block_has_10_d_squared_weights_instead_of_12(impl: Whole, 
         counts = [count(make(d_model=n * heads * d, heads=heads, d_ff=4 * n * heads * d, **options)) for n in (1, 2, 3)]
         return (counts[2] - 2 * counts[1] + counts[0]) / (2 * (heads * d) ** 2)
 
-    assert [squares(make) for make in (impl.DecoderBlock, impl.ParallelBlock)] == [12, 12]
-    for first_layer in (False, True):
-        assert squares(impl.SimplifiedBlock, first_layer=first_layer) == 10 + first_layer
-        assert squares(impl.SimplifiedBlock, first_layer=first_layer, parallel=False) == 10 + first_layer
-        assert squares(impl.PAFormerBlock, first_layer=first_layer) == 10 + first_layer
+    standard, parallel = squares(impl.DecoderBlock), squares(impl.ParallelBlock)
+    assert [standard, parallel] == [12, 12]
+    for first in (False, True):
+        sas_p, sas = (squares(impl.SimplifiedBlock, first_layer=first, parallel=each) for each in (True, False))
+        adaptive, due = squares(impl.PAFormerBlock, first_layer=first), 10 + first
+        assert [sas_p, sas, adaptive] == [due, due, due]
     sizes: dict[str, Any] = {"d_model": heads * d, "heads": heads, "d_ff": 8}
-    assert count(impl.PAFormerBlock(**sizes)) > count(impl.SimplifiedBlock(**sizes))
+    plain, with_more = count(impl.SimplifiedBlock(**sizes)), count(impl.PAFormerBlock(**sizes))
+    assert with_more > plain
 
 
 @rejects("no_uniform_part", "uniform_is_added", "residual_gain_is_forgotten", "shaped_values_are_projected")

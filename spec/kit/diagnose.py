@@ -179,14 +179,14 @@ def faulty_start(impl: Implementation, body: Body, case: Case) -> list[str]:
         with _graphs_are_kept(), annotated.paused(), contextlib.redirect_stdout(io.StringIO()):
             mine, _ = rerun(impl, body, case, None)
             right, end = rerun(_suspect("reference", False), body, case, impl.log.made, keep=True)
-            return [] if end is None or not explains(mine, right) else list(map(str, _culprits(body, case)))
+            return [] if end is None or not explains(mine, right) else list(map(str, _culprits(body, case, False)))
     except Exception:
         return []
 
 
-def _culprits(body: Body, case: Case) -> list[start.Culprit]:
+def _culprits(body: Body, case: Case, in_halves: bool) -> list[start.Culprit]:
     """What is at fault in the starts that the reference has just been led to."""
-    right = _suspect("reference", False)
+    right = _suspect("reference", in_halves)
     return start.culprits(rerun, right, (body, case), right.log.made)
 
 
@@ -202,12 +202,12 @@ def _explain(
     left, wrong_somewhere = suspects(requirement), False
     for number, case in enumerate(cases):
         mine, end = rerun(impl, body, case, None)
-        made = impl.log.made
-        if not all(each.kept for each in made):
-            return []
+        made = impl.log.made if all(each.kept for each in impl.log.made) else []
+        if mine and not made and impl.log.made:
+            return []  # too many modules for their weights to be known, and results that hang on them
         right, right_end = rerun(_suspect("reference", in_halves), body, case, made, keep=True)
         visible = not explains(mine, right)
-        if number == 0 and not visible and right_end is not None and (found := _culprits(body, case)):
+        if number == 0 and not visible and right_end is not None and (found := _culprits(body, case, in_halves)):
             tried = {name: _suspect(f"mistake:{name}", in_halves) for name in requirement.rejects}
             if names := list(start.makers(rerun, found, (body, case), tried)):
                 return names

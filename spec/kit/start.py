@@ -44,7 +44,7 @@ def culprits(rerun: Run, right: Implementation, case: tuple[Any, ...], led: list
             for mine, ours in zip(led, own, strict=True)
         ]
         if rerun(right, *case, leaders)[1] is None:
-            found.append(Culprit(name, led[0].start[name].std().item(), own[0].start[name].std().item()))
+            found.append(Culprit(name, _size(led[0], name), _size(own[0], name)))
     return found
 
 
@@ -60,8 +60,12 @@ def makers(rerun: Run, found: list[Culprit], case: tuple[Any, ...], tried: dict[
 def _starts_alike(made: Made, culprit: Culprit) -> bool:
     if culprit.parameter not in made.start:
         return False
-    size = made.start[culprit.parameter].std().item()
+    size = _size(made, culprit.parameter)
     return _times(size, culprit.theirs) < ALIKE and _times(size, culprit.ours) > APART
+
+
+def _size(made: Made, parameter: str) -> float:
+    return made.start[parameter].float().std(correction=0).item()
 
 
 def _times(one: float, other: float) -> float:
