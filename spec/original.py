@@ -1345,8 +1345,6 @@ def test_beam_search_finds_what_greedy_search_misses(impl: Original, beams: int)
     "greedy_reads_the_first_position",
     "greedy_forgets_what_it_said",
     "greedy_stops_with_the_first",
-    "greedy_ignores_max_length",
-    "the_end_is_free",
     "beams_ignore_max_length",
     "always_four_beams",
 )
