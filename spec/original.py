@@ -797,9 +797,10 @@ def test_embeddings_are_multiplied_by_sqrt_d_model(impl: Original, share: bool) 
     Hint: `self.source(tokens) * math.sqrt(self.d_model) + sinusoidal_positions(…)`
     """
     model, (source, target) = _silent(impl.Transformer(**sizes(share))).double().eval(), sentences(share)
-    table, *others = [p if p.shape[0] == 13 else p.T for p in model.parameters() if 13 in p.shape]
-    assert not [tuple(other.shape) for other in others]
-    table = table.detach()
+    tables = [p.detach() if p.shape[0] == 13 else p.detach().T for p in model.parameters() if 13 in p.shape]
+    shapes = [tuple(table.shape) for table in tables]
+    assert shapes == [(13, 24)]
+    table = tables[0]
     expected = F.layer_norm(24**0.5 * table[source] + _sinusoid(7), (24,))
     assert_close(model.encode(source), expected, atol=1e-3, rtol=1e-3)
     if share:

@@ -10,10 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from spec.kit import draw
+from spec.kit.diagnose import rerun
 from spec.kit.plug import Implementation
-
-SECONDS = 3.0  # for one call
 
 STALE = (
     "Imported anew, your code passes this case: on its own the call is right. Something is kept from calls before: a "
@@ -23,24 +21,11 @@ STALE = (
 
 def heals(impl: Implementation, body: Callable[..., None], case: dict[str, Any]) -> bool:
     """Whether the case fails once more as things are, and passes where the implementation has no past."""
-    if _passes(impl, body, case):
-        return False
-    with _forgotten(impl.home.module):
-        return _passes(impl.anew(), body, case)
-
-
-def _passes(impl: Implementation, body: Callable[..., None], case: dict[str, Any]) -> bool:
-    usual, impl.log.seconds = impl.log.seconds, min(SECONDS, impl.log.seconds)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            draw.run_case(impl.log, body, case, impl)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return False
-    finally:
-        impl.log.seconds = usual
-    return True
+    with contextlib.redirect_stdout(io.StringIO()):
+        if rerun(impl, body, case, [])[1] is None:
+            return False
+        with _forgotten(impl.home.module):
+            return rerun(impl.anew(), body, case, [])[1] is None
 
 
 @contextlib.contextmanager
