@@ -67,7 +67,7 @@ def generate(
     Temperature 0 takes the most likely token. Otherwise the logits are divided by the temperature, then the top_k most
     likely tokens are kept, then the fewest whose probabilities reach top_p. A model with `max_length` reads the last
     max_length tokens. With a cache each token is read once while the text fits into the context; a cropped window is
-    read anew, since its positions begin at 0 again. Dropout is off, and the model's mode stays as it was.
+    read anew, since its positions begin at 0 again. The model's mode is the same afterwards.
     Raises: ValueError where temperature, top_k or top_p is out of range.
     Source: top-p: Holtzman et al. 2020, §3.1; top-k: Fan et al. 2018, §5.
     """

@@ -686,6 +686,21 @@ def test_no_tokens_encode_to_no_ids(impl: Data, count: int) -> None:
 
 
 @robust
+@rejects("split_at_minus_zero")
+@for_all(size=[1, 7])
+def test_a_share_of_less_than_a_token_is_none(impl: Data, size: int) -> None:
+    """Where `fraction` of the stream is less than one token, validation is empty and training is the whole stream.
+
+    A few sentences are enough to try a model on; that nothing is kept for validation must not cost the training text.
+
+    Hint: `stream[:-count]` is empty where count is 0: cut at `len(stream) - count`.
+    """
+    train, validation = impl.train_validation_split(torch.arange(size), 0.125)
+    assert_close(train, torch.arange(size))
+    assert len(validation) == 0
+
+
+@robust
 @rejects("sequences_move_to_the_cpu")
 @for_all(size=[9, 20])
 def test_data_stays_where_the_stream_is(impl: Data, size: int) -> None:

@@ -94,6 +94,10 @@ class Log:
         """Forgets the case before and starts the next."""
         self.calls, self.made, self.case, self.body, self.depth = [], [], case, body, 0
 
+    def stop(self) -> None:
+        """Records nothing from here on, for a process that trains for long."""
+        self.depth += 1
+
     @contextlib.contextmanager
     def unwatched(self) -> Iterator[None]:
         """Calls in here are not recorded: those that a call makes itself, and those of long trainings."""

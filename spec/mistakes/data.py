@@ -480,6 +480,13 @@ def split_takes_a_tenth(stream: Tensor, fraction: float) -> Pair:
     return train_validation_split(stream, 0.1)
 
 
+@instead_of(train_validation_split)
+def split_at_minus_zero(stream: Tensor, fraction: float) -> Pair:
+    """Cut with `stream[:-count]`: where the share is no token, `-0` is 0 and training has none instead of all."""
+    count = int(len(stream) * fraction)
+    return stream[:-count], stream[-count:]
+
+
 @instead_of(batches)
 def batches_in_order(
     inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator | None = None

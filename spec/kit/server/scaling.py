@@ -39,7 +39,7 @@ def main(words: list[str]) -> None:
 
 def measured(impl: Any, ranks: Ranks) -> dict[str, float]:
     """Tokens per second of one and of all, and the median efficiency of the paired rounds."""
-    impl.log.depth += 1
+    impl.log.stop()
     cuda = ranks.device.type == "cuda"
     sizes, batch = (LARGE, 16) if cuda else (SMALL, 12)
     torch.manual_seed(0)

@@ -66,7 +66,7 @@ class Run:
     def __init__(self, settings: RunSettings, path: Path, ranks: Ranks, kill: str = "") -> None:
         self.settings, self.path, self.ranks, self.kill = settings, path, ranks, kill
         self.impl = Implementation(settings.impl)
-        self.impl.log.depth += 1  # a long run is not recorded
+        self.impl.log.stop()
         self.task = self._task().to(ranks.device)
         torch.manual_seed(settings.seed)
         self.plain = self._model()
