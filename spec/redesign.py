@@ -750,9 +750,10 @@ def test_a_simplified_block_has_10_d_squared_weights_instead_of_12(impl: Whole, 
 
     standard, parallel = squares(impl.DecoderBlock), squares(impl.ParallelBlock)
     assert [standard, parallel] == [12, 12]
-    for first in (False, True):
-        sas_p, sas = (squares(impl.SimplifiedBlock, first_layer=first, parallel=each) for each in (True, False))
-        adaptive, due = squares(impl.PAFormerBlock, first_layer=first), 10 + first
+    layers: list[dict[str, Any]] = [{}, {"first_layer": False}, {"first_layer": True}]
+    for options, due in zip(layers, (10, 10, 11), strict=True):
+        sas_p, sas = (squares(impl.SimplifiedBlock, parallel=each, **options) for each in (True, False))
+        adaptive = squares(impl.PAFormerBlock, **options)
         assert [sas_p, sas, adaptive] == [due, due, due]
     sizes: dict[str, Any] = {"d_model": heads * d, "heads": heads, "d_ff": 8}
     plain, with_more = count(impl.SimplifiedBlock(**sizes)), count(impl.PAFormerBlock(**sizes))

@@ -10,6 +10,12 @@ START = "start values are a matter of the whole model, whose first loss is measu
 CACHE = "without a cache the offset is 0; chapter generation kills it"
 WORDING = "the wording of a message"
 DEFAULT = "the curriculum gives Settings no defaults"
+UNTOLD_START = "the curriculum leaves open where a cell's weights start"
+NO_NEGATIVE_IDS = "other targets are token ids, which are not negative"
+SEVERAL = (
+    "one process has nothing to average; the rehearsal on two kills it (pytest -m gpu --devices=cpu:2 spec/server.py)"
+)
+WRAPPED = "a step that does not add up a plain model's gradients is given DDP's, and is right there"
 BESIDE = "further entries beside those that are due are free"
 
 SPARED = [
@@ -61,7 +67,7 @@ SPARED = [
     ("training", "if step % settings.evaluate_every == 0 or step == settings.steps", BESIDE),
     ("training", "+run.position <= 0", SAME),
     ("training", "+logits.dtype is torch.float64", SAME),
-    ("training", "+targets > IGNORE", "other targets are token ids, which are not negative"),
+    ("training", "+targets > IGNORE", NO_NEGATIVE_IDS),
     ("training", "torch.cuda", "random state of a GPU, which this run has none of"),
     ("training", 'if state["cuda"]', "random state of a GPU, which this run has none of"),
     ("training", "fused=True", "speed alone"),
@@ -83,6 +89,24 @@ SPARED = [
     ("training", "+    count = max( 0", "the curriculum names the loss of nothing for the loss alone"),
     ("training", "+    return loss / max( 0", "the curriculum names the loss of nothing for the loss alone"),
     ("generation", "+        return self._layers[ -1]", "every layer holds as much"),
+    ("recurrence", "nn.init.uniform_(parameter", UNTOLD_START),
+    ("recurrence", "scores.softmax(-1)", "scores have two axes"),
+    ("recurrence", "scores.masked_fill(~mask, -math.inf).softmax(-1)", "scores have two axes"),
+    ("recurrence", "bias=False)", "an attention with biases is as right"),
+    ("redesign", "(size + self.eps)", "less than the tolerance"),
+    ("redesign", "value.mean(-2", "values have four axes"),
+    ("redesign", "zip(plain, moved, strict=True)", SAME),
+    (
+        "redesign",
+        "+    def __init__(self, d_model: int, heads: int, first_layer: bool = True)",
+        "the block always says it",
+    ),
+    ("server", "hash((seed, epoch))", "any other mixture of seed and epoch is as right"),
+    ("server", "+    total = torch.stack([summed.detach().double(), (targets > IGNORE)", NO_NEGATIVE_IDS),
+    ("server", "if not averaged:", SEVERAL),
+    ("server", "(world if averaged else 1)", SEVERAL),
+    ("server", "if parameter.requires_grad:", WRAPPED),
+    ("server", "+        for parameter in []:", WRAPPED),
 ]
 
 
