@@ -270,7 +270,12 @@ def test_top_p_sees_the_temperature(impl: Generation) -> None:
     assert set(_drawn(impl.generate, says, top_p=0.65, temperature=0.25)) == {0}
 
 
-@rejects("top_k_of_the_first_sequence", "top_p_of_the_first_sequence", "one_draw_for_the_batch")
+@rejects(
+    "top_k_of_the_first_sequence",
+    "top_k_of_the_whole_batch",
+    "top_p_of_the_first_sequence",
+    "one_draw_for_the_batch",
+)
 @for_all(options=[{"top_k": 2}, {"top_p": 0.6}])
 def test_each_sequence_keeps_its_own_tokens(impl: Generation, options: dict[str, Any]) -> None:
     """Which tokens are kept is settled for each sequence of a batch by its own logits.
@@ -436,7 +441,13 @@ def test_the_cache_changes_nothing_inside_the_context(impl: Whole, positions: st
     assert torch.equal(cached.text, plain.text)
 
 
-@rejects("crops_one_too_short", "cache_is_not_refilled", "emptied_cache_reads_one_token", "cached_tokens_stand_at_0")
+@rejects(
+    "crops_one_too_short",
+    "cache_is_not_refilled",
+    "refills_with_half_the_window",
+    "emptied_cache_reads_one_token",
+    "cached_tokens_stand_at_0",
+)
 @for_all(positions=SCHEMES, examples=5)
 def test_the_cache_changes_nothing_past_the_context(impl: Whole, positions: str) -> None:
     """Beyond `max_length` cached and plain writing agree as well: the cache is refilled from the cropped window.

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from spec.kit.close import assert_close
 from spec.kit.draw import axis, for_all, integers, randn, tokens
 from spec.kit.marks import rejects, robust, same_weights
-from spec.kit.probe import finite, leaves, lower_triangle, refuses
+from spec.kit.probe import astray, finite, idle, lower_triangle, refuses
 from spec.kit.weights import count, give, perturb, random_state
 
 SCHEMES = ["learned", "sinusoidal", "rotary", "alibi", "none"]
@@ -348,7 +348,12 @@ def test_every_token_that_is_read_learns(impl: LanguageModel) -> None:
             assert_close(rows.reshape(4, -1).any(1), torch.ones(4, dtype=torch.bool))
 
 
-@rejects("final_norm_forgotten", "embeddings_are_detached", "last_block_is_not_called")
+@rejects(
+    "final_norm_forgotten",
+    "embeddings_are_detached",
+    "last_block_is_not_called",
+    "the_loop_calls_one_layer",
+)
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=6)
 def test_the_optimizer_is_given_every_weight(impl: LanguageModel, positions: str, norm: str) -> None:
     """The tensors that a gradient reaches are exactly `parameters()`.
@@ -358,7 +363,7 @@ def test_the_optimizer_is_given_every_weight(impl: LanguageModel, positions: str
     Hint: `nn.ModuleList` for blocks, `nn.Parameter` for tensors; and does every layer take part?
     """
     model = impl.DecoderLM(**SIZES, positions=positions, norm=norm)
-    assert leaves(model(tokens(13, 2, 7))) == {p for p in model.parameters() if p.requires_grad}
+    assert astray(model, model(tokens(13, 2, 7))) == []
 
 
 @rejects("positions_are_not_added", "final_norm_forgotten")
@@ -372,12 +377,7 @@ def test_every_matrix_gets_a_gradient(impl: LanguageModel, positions: str, norm:
     """
     model = perturb(impl.DecoderLM(**SIZES, positions=positions, norm=norm))
     torch.autograd.backward(_loss(model(tokens(13, 2, 7)), tokens(13, 2, 7, key="next")))
-    for p in model.parameters():
-        if not p.requires_grad:
-            continue
-        assert p.grad is not None
-        assert finite(p.grad)
-        assert p.ndim < 2 or p.grad.any()
+    assert idle(model) == []
 
 
 @rejects("embeddings_start_at_n_0_1", "head_starts_large", "positions_start_at_one")

@@ -30,7 +30,7 @@ from spec.kit.close import assert_close
 from spec.kit.draw import axis, booleans, doubles, for_all, normal, randn, tokens
 from spec.kit.encoder import Encoder
 from spec.kit.marks import patience, rejects, robust, same_weights
-from spec.kit.probe import finite, gradients_are_derivatives, lower_triangle, refuses, who_sees_whom
+from spec.kit.probe import finite, gradients_are_derivatives, idle, lower_triangle, refuses, who_sees_whom
 from spec.kit.side_by_side import Blocks, side_by_side
 from spec.kit.weights import count, fit, give, lacking, perturb, random_state, take
 
@@ -423,22 +423,33 @@ def shaped_parameters(d_model: int, heads: int, first_layer: bool = False) -> di
     return shapes | ({"value.weight": (d_model, d_model)} if first_layer else {})
 
 
+OURS = ("attention_gain", "feed_forward_gain")  # whoever has them follows the stub, which says more than its sources
 CONSTANTS = {"query.bias": 0.0, "key.bias": 0.0, "attention_gain": 1.0, "feed_forward_gain": 0.1, "skip_gain": 1.0}
 
 
 def given(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Loads random weights and returns them; what the module does without is returned as the constant that it is.
 
-    Biases of queries and keys and gains of a whole block may be missing; `value.weight` may hold ΔW, or I + ΔW.
+    Biases of queries and keys and gains of a whole block may be missing.
     """
     state = {name: value.double() for name, value in random_state(shapes).items()}
     optional = [name for name in state if name.removeprefix("attention.") in CONSTANTS]
-    held, start = fit(module, state, optional), take(module)
-    moved = {name: value + start.get(name, 0) for name, value in held.items() if name.endswith("value.weight")}
+    held = fit(module, state, optional)
     short = (state.keys() - held.keys()) | lacking(module)
     fixed = {name: torch.full_like(state[name], CONSTANTS[name.removeprefix("attention.")]) for name in short}
-    give(module, {**held, **moved, **{name: value for name, value in fixed.items() if name in held}})
+    give(module, held | {name: value for name, value in fixed.items() if name in held})
     return state | fixed
+
+
+def either_value(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What the weights mean where `value.weight` is ΔW, and where it is the whole matrix, I + ΔW."""
+    whole = {name: w - torch.eye(len(w), dtype=w.dtype) for name, w in state.items() if name.endswith("value.weight")}
+    return [state, state | whole] if whole else [state]
+
+
+def nearest(actual: Tensor, right: list[Tensor]) -> Tensor:
+    """That of several right answers which the actual one comes nearest to."""
+    return min(right, key=lambda each: (actual - each).abs().max().item() if actual.shape == each.shape else math.inf)
 
 
 def _matrix(x: Tensor, heads: int, state: dict[str, Tensor], mask: Tensor) -> Tensor:
@@ -454,7 +465,7 @@ def _matrix(x: Tensor, heads: int, state: dict[str, Tensor], mask: Tensor) -> Te
 
 
 @same_weights
-@rejects("values_without_the_identity", "shaped_heads_are_interleaved")
+@rejects("values_read_the_heads_apart", "shaped_heads_are_interleaved")
 @for_all(x=doubles("batch position (heads d)"), heads=axis("heads"), examples=4)
 def test_the_first_layer_has_values(impl: Redesign, x: Tensor, heads: int) -> None:
     """In the first layer alone the values are x + ΔW x, with a matrix ΔW that is learned.
@@ -463,15 +474,18 @@ def test_the_first_layer_has_values(impl: Redesign, x: Tensor, heads: int) -> No
 
     Source: He & Hofmann 2023, §4.2.
 
-    Hint: `value.weight` is ΔW, 0 at the start, and the identity is not part of it.
+    Hint: `value.weight` is ΔW, 0 at the start, and the identity is not part of it. One matrix W = I + ΔW is as right.
     """
     d_model = x.shape[-1]
     attention = impl.ShapedAttention(d_model=d_model, heads=heads, first_layer=True).double()
     state = given(attention, shaped_parameters(d_model, heads, first_layer=True))
-    values = rearrange(x + F.linear(x, state["value.weight"]), "b k (h d) -> b h k d", h=heads)
-    everything = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
-    expected = rearrange(_matrix(x, heads, state, everything) @ values, "b h q d -> b q (h d)")
-    assert_close(attention(x), expected, atol=1e-6, rtol=1e-6)
+    matrix = _matrix(x, heads, state, torch.ones(x.shape[1], x.shape[1], dtype=torch.bool))
+    right = []
+    for meant in either_value(state):
+        values = rearrange(x + F.linear(x, meant["value.weight"]), "b k (h d) -> b h k d", h=heads)
+        right.append(rearrange(matrix @ values, "b h q d -> b q (h d)"))
+    out = attention(x)
+    assert_close(out, nearest(out, right), atol=1e-6, rtol=1e-6)
 
 
 @rejects("keys_start_at_zero", "shaped_scores_are_detached", "gains_are_fixed")
@@ -492,8 +506,7 @@ def test_a_fresh_shaped_attention_can_learn_where_to_look(impl: Redesign, x: Ten
     (out * randn(*out.shape, dtype=out.dtype)).sum().backward()
     with torch.no_grad():
         for parameter in attention.parameters():
-            assert parameter.grad is not None
-            parameter.sub_(parameter.grad)
+            parameter.sub_(0 if parameter.grad is None else parameter.grad)
     matrix = matrix_of(attention, x)
     others = matrix.flatten(-2)[..., 1:-1].unfold(-1, x.shape[1], x.shape[1] + 1)
     assert others.std(-1).max() > 1e-7
@@ -552,7 +565,7 @@ def test_at_the_start_beta_and_gamma_pull_in_opposite_ways(impl: Redesign, x: Te
 # --- the simplified block
 
 
-@rejects("keeps_a_skip", "simplified_norms_by_layer_norm", "sas_network_has_no_skip", "keeps_a_skip_in_sas_p")
+@rejects("keeps_a_skip", "sas_network_has_no_skip", "keeps_a_skip_in_sas_p")
 @for_all(
     x=normal("batch position (heads 4 d)", scale=5),
     heads=axis("heads"),
@@ -569,12 +582,13 @@ def test_a_fresh_simplified_block_without_its_network_is_a_norm(
 
     Source: He & Hofmann 2023, §4.1.
 
-    Hint: do not add x; SAS-P: b · attention(n) + g · network(n). The norm is an RMSNorm: no mean is taken off.
+    Hint: do not add x; SAS-P: b · attention(n) + g · network(n). The norm is an RMSNorm; a LayerNorm is as right here.
     """
     make = one(kind, None, impl.SimplifiedBlock, impl.PAFormerBlock)
     block = make(d_model=x.shape[-1], heads=heads, d_ff=16, residual_gain=0.0).eval()
-    expected = x / x.square().mean(-1, keepdim=True).sqrt()
-    assert_close(block(x), expected, atol=1e-4, rtol=1e-4)
+    centred, out = x - x.mean(-1, keepdim=True), block(x)
+    right = [each / each.square().mean(-1, keepdim=True).sqrt() for each in (x, centred)]
+    assert_close(out, nearest(out, right), atol=1e-4, rtol=1e-4)
 
 
 @rejects("norm_is_ignored", "keeps_a_skip_in_sas_p")
@@ -689,7 +703,9 @@ def test_simplified_blocks_are_their_formulas(
     ).double()
     state = given(block, shapes)
     past = lower_triangle(x.shape[1])
-    assert_close(block(x, mask=past), _simplified(x, heads, state, past), atol=1e-3, rtol=1e-3)
+    out = block(x, mask=past)
+    right = [_simplified(x, heads, meant, past) for meant in either_value(state)]
+    assert_close(out, nearest(out, right), atol=1e-3, rtol=1e-3)
 
 
 def simplified_parameters(
@@ -841,7 +857,9 @@ def test_pa_formers_gains_follow_three_statistics(
         softmax = _matrix(n, heads, own | one_each, past)
         return alpha * torch.eye(len(past), dtype=x.dtype) + beta * softmax - gamma * uniform
 
-    assert_close(block(x, mask=past), _simplified(x, heads, state, past, matrix), atol=1e-3, rtol=1e-3)
+    out = block(x, mask=past)
+    right = [_simplified(x, heads, meant, past, matrix) for meant in either_value(state)]
+    assert_close(out, nearest(out, right), atol=1e-3, rtol=1e-3)
 
 
 @same_weights
@@ -944,9 +962,7 @@ def test_everything_in_a_redesigned_block_learns(impl: Redesign, x: Tensor, head
     block = perturb(make(d_model=x.shape[-1], heads=heads, d_ff=16)).eval().double()
     out = block(x)
     (out * randn(*out.shape, dtype=out.dtype)).sum().backward()
-    for parameter in block.parameters():
-        assert not parameter.requires_grad or parameter.grad is not None
-        assert parameter.grad is None or (finite(parameter.grad) and (parameter.ndim < 2 or parameter.grad.any()))
+    assert idle(block) == []
     assert gradients_are_derivatives(block, x)
 
 
@@ -1048,6 +1064,7 @@ def test_every_redesign_learns_shakespeare_beside_the_standard_block(impl: Whole
 
 
 @robust
+@same_weights
 @rejects("first_layer_norm_is_lost")
 @for_all(x=normal("batch position (heads 4 d)", scale=5), heads=axis("heads"), parallel=[True, False], examples=4)
 def test_without_norms_the_first_layer_keeps_its_first(impl: Redesign, x: Tensor, heads: int, parallel: bool) -> None:
@@ -1061,11 +1078,13 @@ def test_without_norms_the_first_layer_keeps_its_first(impl: Redesign, x: Tensor
     """
     sizes: dict[str, Any] = {"d_model": x.shape[-1], "heads": heads, "d_ff": 16, "parallel": parallel}
     block = impl.SimplifiedBlock(**sizes, norm=False, first_layer=True, residual_gain=0.0)
+    take(block, *OURS)
     squares = block(x).square().mean(-1)
     assert_close(squares, torch.ones_like(squares), atol=1e-2, rtol=0)
 
 
 @robust
+@same_weights
 @rejects("values_start_at_random", "values_without_the_identity")
 @for_all(x="batch position (heads 2 d)", heads=axis("heads"), examples=4)
 def test_values_of_the_first_layer_start_as_its_input(impl: Redesign, x: Tensor, heads: int) -> None:
@@ -1076,10 +1095,12 @@ def test_values_of_the_first_layer_start_as_its_input(impl: Redesign, x: Tensor,
     Hint: the values are x + ΔW x, and ΔW starts at 0.
     """
     attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads, first_layer=True)
+    take(attention, *shaped_parameters(x.shape[-1], heads, first_layer=True))
     assert_close(attention(x), x, atol=1e-5, rtol=1e-5)
 
 
 @robust
+@same_weights
 @rejects("simplified_bends_with_gelu", "simplified_network_has_biases")
 @for_all(x=doubles("batch position (heads 4 d)"), heads=axis("heads"), parallel=[True, False], examples=4)
 def test_the_network_is_relu_without_biases(impl: Redesign, x: Tensor, heads: int, parallel: bool) -> None:
@@ -1093,6 +1114,7 @@ def test_the_network_is_relu_without_biases(impl: Redesign, x: Tensor, heads: in
     """
     sizes: dict[str, Any] = {"d_model": x.shape[-1], "heads": heads, "d_ff": 16, "parallel": parallel}
     block = impl.SimplifiedBlock(**sizes, norm=False, residual_gain=1.0).double()
+    take(block, *OURS)
     assert_close(block(3 * x), 3 * block(x), atol=1e-6, rtol=1e-6)
 
 
@@ -1117,6 +1139,7 @@ def test_a_shaped_attentions_parameters_start_as_published(impl: Redesign) -> No
 
 
 @robust
+@same_weights
 @rejects("simplified_eps_inside_the_root", "simplified_norms_by_layer_norm")
 @for_all(x="batch position (heads 4 d)", heads=axis("heads"), kind=SIMPLIFIED, examples=4)
 def test_small_tokens_are_normed_like_large_ones(impl: Redesign, x: Tensor, heads: int, kind: str) -> None:
@@ -1131,6 +1154,7 @@ def test_small_tokens_are_normed_like_large_ones(impl: Redesign, x: Tensor, head
     """
     make = one(kind, None, impl.SimplifiedBlock, impl.PAFormerBlock)
     block = make(d_model=x.shape[-1], heads=heads, d_ff=8, residual_gain=0.0)
+    take(block, *OURS)
     x = x + 2 * x.sign()
     assert_close(block(1e-4 * x), block(x), atol=2e-2, rtol=2e-2)
 

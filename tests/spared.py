@@ -16,6 +16,8 @@ SEVERAL = (
     "one process has nothing to average; the rehearsal on two kills it (pytest -m gpu --devices=cpu:2 spec/server.py)"
 )
 WRAPPED = "a step that does not add up a plain model's gradients is given DDP's, and is right there"
+PADDED = "how much padding stands behind the ends is open"
+OPEN_LENGTH = "whether max_length counts the start is open"
 BESIDE = "further entries beside those that are due are free"
 
 SPARED = [
@@ -93,6 +95,31 @@ SPARED = [
     ("recurrence", "scores.softmax(-1)", "scores have two axes"),
     ("recurrence", "scores.masked_fill(~mask, -math.inf).softmax(-1)", "scores have two axes"),
     ("recurrence", "bias=False)", "an attention with biases is as right"),
+    ("original", "1 + int(self.length[rows, winner].max())", PADDED),
+    (
+        "original",
+        "+        score = self.score / ((5 + self.length) * 6)",
+        "a common factor does not change which is the best",
+    ),
+    (
+        "original",
+        "+        score = self.score / ((5 + self.length) << 6)",
+        "a common factor does not change which is the best",
+    ),
+    ("original", "+            done = done + (token == end)", SAME),
+    ("original", "+            done = done ^ (token == end)", "behind an end stands padding alone"),
+    ("original", "+        self.done = self.done[rows, parent] + (", SAME),
+    ("original", "+        self.done = self.done[rows, parent] ^ (", "behind an end stands padding alone"),
+    ("original", "+        self.done = self.done[rows, parent] | ((token == self.end) * (", SAME),
+    ("original", "device=target.device) * padding_mask", SAME),
+    ("original", "+        rank = torch.where(ended * (total", SAME),
+    ("original", "(token <= end)", "no id below that of the end is ever said"),
+    ("original", "(token <= self.end)", "no id below that of the end is ever said"),
+    ("original", '+        self.pre = norm >= "pre"', SAME),
+    ("original", '+        self.pre = norm is "pre"', SAME),
+    ("original", "if share and source_vocab", UNTOLD),
+    ("original", "while target.shape[1] < max_length", OPEN_LENGTH),
+    ("original", "while hopes.tokens.shape[-1] < max_length", OPEN_LENGTH),
     ("redesign", "(size + self.eps)", "less than the tolerance"),
     ("redesign", "value.mean(-2", "values have four axes"),
     ("redesign", "zip(plain, moved, strict=True)", SAME),

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from spec.kit import diagnose, draw, fresh, story, symptom, weights
+from spec.kit import diagnose, draw, fresh, loose, story, symptom, weights
 from spec.kit.carry import carry
 from spec.kit.catalogue import ROOT, exercises, requirements
 from spec.kit.limit import limit
 from spec.kit.plug import Implementation, UnknownPlace, place
-from spec.kit.probe import lower_triangle, refuses, who_sees_whom
+from spec.kit.probe import astray, idle, lower_triangle, refuses, who_sees_whom
 from spec.kit.record import Call, Log, guarded, watched
 from spec.kit.returns import check
 from spec.kit.story import picture
@@ -417,3 +417,51 @@ def test_what_an_iterator_gives_is_what_the_call_returned() -> None:
         list(given)
     assert log.calls[-1].result == [1, 2]
     assert isinstance(log.calls[-1].error, ValueError)
+
+
+def test_what_gets_no_gradient_is_said_in_words() -> None:
+    """A whole module by its name, a parameter by its own, and a tensor that is no parameter by its shape."""
+    model = nn.ModuleDict({"used": nn.Linear(2, 3), "left": nn.Linear(3, 3), "norm": nn.LayerNorm(3)})
+    stray = torch.ones(3, requires_grad=True)
+    out = model["used"](torch.ones(1, 2)) * model["norm"].weight * stray
+    assert astray(model, out) == [
+        "no gradient reaches left",
+        "no gradient reaches norm.bias",
+        "a tensor of shape (3,) learns and is no parameter",
+    ]
+    (0 * out).sum().backward()
+    without = [f"{name} has no gradient" for name in ("left.weight", "left.bias", "norm.bias")]
+    assert idle(model) == ["the gradient of used.weight is zero", *without]
+
+
+def test_an_objects_dump_is_no_explanation() -> None:
+    """Of what pytest adds below an assertion, tensors and modules are left out."""
+    error = AssertionError(
+        "assert 1 == 2\n +  where 1 = len([3])\n +    where [3] = f(tensor([[1.0]]), Linear(\\n  (a)))"
+    )
+    assert story._first(error) == "assert 1 == 2\n +  where 1 = len([3])"
+
+
+def _drawn(text: torch.Tensor | None, error: Exception | None = None, **options: Any) -> Call:
+    prompt = torch.zeros(200, 1, dtype=torch.long)
+    result = None if text is None else torch.cat([prompt, text], 1)
+    return Call("generate", {"prompt": prompt, "temperature": 1.0} | options, result, error=error)
+
+
+def test_drawn_texts_are_compared_by_what_they_hold() -> None:
+    """Tokens may be drawn in any order: how often each comes decides; where nothing is drawn, nothing is open."""
+    even = torch.arange(4).repeat(200, 5)
+    for other, said in ((even.flip(0, 1), True), (even.clamp_max(2), False), (even + 1, False)):
+        assert loose.drawn_alike(_drawn(even), _drawn(other)) is said
+    assert loose.drawn_alike(_drawn(even, temperature=0), _drawn(even, temperature=0)) is None
+    assert loose.drawn_alike(_drawn(even[:, :1]), _drawn(even[:, :1])) is None  # too few to tell
+    nothing = [RuntimeError("invalid multinomial distribution"), RuntimeError("probability tensor contains inf, nan")]
+    assert loose.drawn_alike(_drawn(None, nothing[0]), _drawn(None, nothing[1])) is True
+
+
+def test_what_stands_behind_an_end_is_open() -> None:
+    """Two searches agree where their sentences do, however they are filled up."""
+    said = [torch.tensor([[1, 5, 2, 0, 0], [1, 6, 7, 7, 2]]), torch.tensor([[1, 5, 2, 2, 2, 2], [1, 6, 7, 7, 2, 2]])]
+    mine, theirs = (Call("beam_search", {"end": 2}, result) for result in said)
+    assert not diagnose.agree(mine, theirs)
+    assert diagnose.agree(mine, theirs, loosely=True)

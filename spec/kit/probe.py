@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from spec.kit.verdict import Broken, Misbehaved
 
@@ -120,6 +120,39 @@ def steps_between(start: Tensor, out: Tensor) -> tuple[int, int]:
 def leaves(out: Tensor) -> set[Tensor]:
     """The tensors that a gradient of `out` is collected in."""
     return {step.variable for step in history(out) if hasattr(step, "variable")}
+
+
+def astray(module: nn.Module, out: Tensor) -> list[str]:
+    """In words, what of a module no gradient of `out` reaches, and what it reaches that is no parameter."""
+    reached = leaves(out)
+    lost = {name: p for name, p in module.named_parameters() if p.requires_grad and p not in reached}
+    parts = {name: {p for p in part.parameters() if p.requires_grad} for name, part in module.named_modules()}
+    names = [name for name, inside in parts.items() if inside and inside <= set(lost.values())] + list(lost)
+    within = [name for name in names if any(name != part and _is_in(name, part) for part in names)]
+    strangers = sorted(tuple(each.shape) for each in reached - set(module.parameters()))
+    return [
+        *(f"no gradient reaches {name or 'any parameter'}" for name in names if name not in within),
+        *(f"a tensor of shape {shape} learns and is no parameter" for shape in strangers),
+    ]
+
+
+def idle(module: nn.Module) -> list[str]:
+    """In words, after backward(), which parameters have no finite gradient, and which matrices one of zeros alone."""
+    found = []
+    for name, parameter in module.named_parameters():
+        gradient = parameter.grad
+        if gradient is None and parameter.requires_grad:
+            found.append(f"{name} has no gradient")
+        elif gradient is not None and not gradient.isfinite().all():
+            found.append(f"the gradient of {name} is not finite")
+        elif gradient is not None and gradient.ndim >= 2 and not gradient.any():
+            found.append(f"the gradient of {name} is zero")
+    return found
+
+
+def _is_in(name: str, part: str) -> bool:
+    """Whether a parameter, or a module, belongs to a module of that name."""
+    return name.startswith(f"{part}." if part else "")
 
 
 @contextlib.contextmanager

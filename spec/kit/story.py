@@ -1,6 +1,7 @@
 """Turns the end of one requirement into what a learner reads; plain data, so that it travels between processes."""
 
 import dataclasses
+import re
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation, line_of
 from spec.kit.returns import size
 from spec.kit.verdict import Broken, CannotCheck, Endless, Misbehaved, NotWritten
+
+DUMP = re.compile(r"tensor\(|\\n +\(")  # a tensor or a module, as its repr shows it
 
 MET, UNMET, UNWRITTEN, WAITING, UNCHECKED, NOT_OFFERED, SKIPPED = (
     "met", "unmet", "unwritten", "waiting", "unchecked", "not offered", "skipped",
@@ -215,6 +218,7 @@ def _first(error: BaseException) -> str:
     """The first lines of a message, without pytest's and Hypothesis's own additions."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Falsifying", "You can reproduce"))]
+    kept = [line for line in kept if not (line.lstrip().startswith("+") and DUMP.search(line))]
     if any(" at 0x" in line or "refuses(" in line for line in kept):
         return ""  # pytest takes an assertion apart into objects that only a maintainer knows
     return "\n".join(kept[:3])

@@ -57,6 +57,12 @@ def tokens_are_letters(text: str) -> list[str]:
 
 
 @instead_of(tokenize)
+def tokens_of_ascii_letters(text: str) -> list[str]:
+    """Words are spelled out as [A-Za-z0-9_], so a letter with an accent breaks its word. `\\b` knows all letters."""
+    return [token for token in re.split(r"([A-Za-z0-9_]+)", text) if token]
+
+
+@instead_of(tokenize)
 def tokens_of_single_marks(text: str) -> list[str]:
     """Each mark and space is a token of its own. What stands between two words is one token."""
     return re.findall(r"\w+|\W", text)
@@ -496,6 +502,14 @@ def batches_in_order(
 
 
 @instead_of(batches)
+def batches_by_a_new_generator(
+    inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator | None = None
+) -> Iterator[Pair]:
+    """Without a generator a new one is made, which always starts alike: so every epoch has the same order."""
+    return batches(inputs, targets, batch_size, generator or torch.Generator())
+
+
+@instead_of(batches)
 def batches_of_neighbours(
     inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator | None = None
 ) -> Iterator[Pair]:
@@ -658,6 +672,13 @@ def reversal_is_sorted(batch: int, half: int, vocab: int, generator: torch.Gener
 def reversal_without_the_last_id(batch: int, half: int, vocab: int, generator: torch.Generator | None = None) -> Tensor:
     """The last id is never drawn: the upper end of randint is not included already."""
     return reversal_sequences(batch, half, vocab - 1, generator)
+
+
+@instead_of(reversal_sequences)
+def reversal_rounds_real_numbers(batch: int, half: int, vocab: int, generator: torch.Generator | None = None) -> Tensor:
+    """Real numbers are rounded to ids, so the first and the last come half as often. `torch.randint` draws ids."""
+    first = (torch.rand(batch, half, generator=generator) * (vocab - 1)).round().long()
+    return torch.cat([first, first.flip(-1)], -1)
 
 
 @instead_of(reversal_sequences)

@@ -443,6 +443,22 @@ def top_k_of_the_first_sequence(
 
 
 @instead_of(generate)
+def top_k_of_the_whole_batch(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """The smallest of all sequences' k-th logits is the threshold for the whole batch. Each row has its own."""
+    if temperature == 0 or top_k is None:
+        return generate(model, prompt, steps, temperature, top_k, top_p, generator, cache)
+
+    def choose(logits: Tensor) -> Tensor:
+        hidden = logits < logits.topk(min(top_k, logits.shape[-1])).values.min()
+        return _draw(_top_p(logits.masked_fill(hidden, -torch.inf) / temperature, top_p), generator)
+
+    return _sampled(model, prompt, steps, choose, cache)
+
+
+@instead_of(generate)
 def top_p_of_the_first_sequence(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
@@ -744,6 +760,27 @@ class _Emptied(_NeverRefilled):
         if hasattr(self, "kept") and self.kept.length >= self.max_length:
             self.kept = KVCache()
         return super().forward(tokens, **cache)
+
+
+class _Halved(_Through):
+    """Past the context, the cache is filled anew with half of it, and goes on from there."""
+
+    def forward(self, tokens: Tensor, **cache: Any) -> Tensor:
+        if "cache" not in cache:
+            return super().forward(tokens)
+        if not hasattr(self, "kept"):
+            self.kept = cache["cache"]
+        elif self.kept.length >= self.max_length:
+            self.kept, tokens = KVCache(), tokens[:, -max(1, self.max_length // 2) :]
+        else:
+            tokens = tokens[:, -1:]
+        return super().forward(tokens, cache=self.kept)
+
+
+@instead_of(generate)
+def refills_with_half_the_window(model: nn.Module, prompt: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Past the context the cache is refilled with the newest half of the window, to save work. It is the whole one."""
+    return generate(_Halved(model), prompt, *args, **kwargs)
 
 
 @instead_of(generate)

@@ -194,6 +194,18 @@ class only_the_first_layer_is_called(DecoderLM):
 
 
 @instead_of(DecoderLM)
+class the_loop_calls_one_layer(DecoderLM):
+    """The loop goes over all blocks and calls the first one every time. Call the loop's own variable."""
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # noqa: D102
+        x = self._embed(tokens, 0)
+        mask, bias = self._mask(x, 0), self._bias(x, 0)
+        for _block in self.blocks:
+            x = self.blocks[0](x, mask=mask, bias=bias)
+        return self._logits(x)
+
+
+@instead_of(DecoderLM)
 class last_block_is_not_called(DecoderLM):
     """All blocks are built and the last one is not called: the loop ends one too early."""
 

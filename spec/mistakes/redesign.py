@@ -466,6 +466,18 @@ class values_without_the_identity(ShapedAttention):  # noqa: N801
 
 
 @instead_of(ShapedAttention)
+class values_read_the_heads_apart(ShapedAttention):  # noqa: N801
+    """The first layer's matrix acts inside each head's slice of the channels. It reads all of them."""
+
+    def _value(self, x: Tensor) -> Tensor:
+        if self.value is None:
+            return super()._value(x)
+        size = x.shape[-1] // self.heads
+        blocks = torch.kron(torch.eye(self.heads), torch.ones(size, size)).to(x)
+        return split_heads(x + F.linear(x, self.value.weight * blocks), self.heads)
+
+
+@instead_of(ShapedAttention)
 class values_start_at_random(ShapedAttention):  # noqa: N801
     """The first layer's ΔW starts at random. It starts at 0, so that the values start as the input."""
 
