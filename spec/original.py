@@ -234,6 +234,7 @@ def test_an_encoder_block_sees_all_that_its_mask_shows(impl: Original, x: Tensor
     "the_memory_asks_the_target",
     "memory_cut_to_the_target",
     "causal_mask_on_the_memory",
+    "memory_mask_is_turned_round",
     "memory_mask_is_dropped",
     "values_are_the_keys_input_shifted",
     "memory_before_the_target",
@@ -753,7 +754,7 @@ def test_the_memory_is_all_that_the_decoder_knows(impl: Original, share: bool) -
     assert_close(model.decode(target, memory, source.flip(1)), logits, atol=1e-6, rtol=1e-6)
 
 
-@rejects("sentences_are_averaged")
+@rejects("sentences_are_averaged", "codes_of_the_row_in_the_batch")
 @for_all(share=SHARES, examples=2)
 def test_pairs_of_a_batch_do_not_see_each_other(impl: Original, share: bool) -> None:
     """Each pair of a batch is treated as if it were alone.
@@ -1412,6 +1413,24 @@ def test_the_end_has_its_price(impl: Original) -> None:
     book = {"": {"a": 0.6, "b": 0.4}, "a": {".": 0.3, "c": 0.25, "d": 0.25, "e": 0.2}}
     model = Phrasebook(book)
     assert spoken(impl.beam_search(model, model.sources(), START, END, 12, beams=3, alpha=0.0)) == ["b"]
+
+
+@rejects("five_beams_by_default", "one_beam_alone")
+def test_four_beams_are_searched_unless_another_number_is_given(impl: Original) -> None:
+    """A sentence that begins with the fourth likely letter is found, and one that begins with the fifth is not.
+
+    More beams find likelier sentences; that they are not always better ones is known.
+
+    Source: Vaswani et al. 2017, §6.1.
+
+    Hint: `beams=4` stands in the signature.
+    """
+    first = {"a": 0.22, "b": 0.21, "c": 0.2, "d": 0.19, "e": 0.18}
+    open_ended = dict.fromkeys("abcd", 0.25)
+    fourth = Phrasebook({"": first, **dict.fromkeys("abc", open_ended)})
+    fifth = Phrasebook({"": first, **dict.fromkeys("abcd", open_ended)})
+    assert spoken(impl.beam_search(fourth, fourth.sources(), START, END, 12)) == ["d"]
+    assert spoken(impl.beam_search(fifth, fifth.sources(), START, END, 12)) != ["e"]
 
 
 @rejects(

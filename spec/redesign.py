@@ -279,15 +279,10 @@ def matrix_of(attention: Any, x: Tensor, mask: Tensor | None = None) -> Float[Te
     "uniform_is_added",
     "shaped_values_are_projected",
     "skip_inside_shaped_attention",
-    "values_without_the_identity",
 )
-@for_all(
-    x="batch position (heads 2 d)", heads=axis("heads"), first_layer=[False, True], causal=[False, True], examples=6
-)
-def test_a_fresh_shaped_attention_is_the_identity(
-    impl: Redesign, x: Tensor, heads: int, first_layer: bool, causal: bool
-) -> None:
-    """At the start every head's matrix is I, and shaped attention returns its input, or in the first layer its values.
+@for_all(x="batch position (heads 2 d)", heads=axis("heads"), causal=[False, True], examples=6)
+def test_a_fresh_shaped_attention_is_the_identity(impl: Redesign, x: Tensor, heads: int, causal: bool) -> None:
+    """At the start every head's matrix is I, and shaped attention returns its input.
 
     The queries are zero, so all scores are: the softmax is the uniform attention C, which −gamma · C takes off again.
     What is left is the identity, and with it a stack without skips hands its input on.
@@ -296,14 +291,31 @@ def test_a_fresh_shaped_attention_is_the_identity(
 
     Hint: query weight and bias start at 0, alpha, beta and gamma at 1; C counts the visible positions.
     """
-    attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads, first_layer=first_layer)
+    attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads)
+    mask = lower_triangle(x.shape[1]) if causal else None
+    assert_close(attention(x, mask=mask), x, atol=1e-5, rtol=1e-5)
+    identity = torch.eye(x.shape[1]).expand(len(x), heads, -1, -1)
+    assert_close(matrix_of(attention, x, mask=mask), identity, atol=1e-5, rtol=1e-5)
+
+
+@rejects("queries_start_at_random", "no_uniform_part", "values_without_the_identity")
+@for_all(x="batch (2 position) (heads 2 d)", heads=axis("heads"), causal=[False, True], examples=4)
+def test_a_fresh_first_layer_gives_each_position_its_values(
+    impl: Redesign, x: Tensor, heads: int, causal: bool
+) -> None:
+    """With first_layer=True the matrix starts as I too, so each position gets its own values, which are not zero.
+
+    The first layer alone has values; whatever they start from, they come from the position itself.
+
+    Source: He & Hofmann 2023, §4.2.
+
+    Hint: the values are x + ΔW x: where ΔW starts at 0, they are x.
+    """
+    attention = impl.ShapedAttention(d_model=x.shape[-1], heads=heads, first_layer=True)
     mask = lower_triangle(x.shape[1]) if causal else None
     out = attention(x, mask=mask)
-    if first_layer:  # its values may start anywhere but at zero; each position has those of its own alone
-        assert_close(attention(x.flip(1), mask=mask), out.flip(1), atol=1e-5, rtol=1e-5)
-        assert out.any()
-    else:
-        assert_close(out, x, atol=1e-5, rtol=1e-5)
+    assert_close(attention(x.flip(1), mask=mask), out.flip(1), atol=1e-5, rtol=1e-5)
+    assert out.any()
     identity = torch.eye(x.shape[1]).expand(len(x), heads, -1, -1)
     assert_close(matrix_of(attention, x, mask=mask), identity, atol=1e-5, rtol=1e-5)
 
@@ -605,7 +617,7 @@ def test_without_norms_a_later_layer_norms_nothing(impl: Redesign, x: Tensor, he
     assert_close(block(x), x, atol=1e-4, rtol=1e-4)
 
 
-@rejects("residual_gain_is_forgotten", "residual_gain_is_fixed")
+@rejects("residual_gain_is_forgotten", "residual_gain_is_fixed", "residual_gain_on_the_attention")
 @for_all(x="batch position (heads 4 d)", heads=axis("heads"), kind=SIMPLIFIED, examples=5)
 def test_the_network_counts_by_its_residual_gain(impl: Redesign, x: Tensor, heads: int, kind: str) -> None:
     """What a new block's network adds is as large as residual_gain says, a tenth if nothing is said.
@@ -630,6 +642,34 @@ def test_the_network_counts_by_its_residual_gain(impl: Redesign, x: Tensor, head
     assert added.abs().max() > 1e-5
     assert_close(block(residual_gain=0.3) - silent, 0.3 * added, atol=1e-5, rtol=1e-4)
     assert_close(block() - silent, 0.1 * added, atol=1e-5, rtol=1e-4)
+
+
+@rejects("network_reads_the_attention_in_sas_p", "network_reads_the_attention_in_pa_former")
+@for_all(x=doubles("batch (2 position) (heads 4 d)"), heads=axis("heads"), kind=["SAS-P", "PA-Former"], examples=4)
+def test_the_network_beside_the_attention_reads_each_token_alone(
+    impl: Redesign, x: Tensor, heads: int, kind: str
+) -> None:
+    """In SAS-P and PA-Former, what the network adds to a token hangs on that token alone.
+
+    It reads the normed input, beside the attention and at the same time; behind it, it would read what the token has
+    found in the others.
+
+    Source: He & Hofmann 2023, §4.3.
+
+    Hint: SAS-P: b · attention(n) + g · network(n), the same n twice.
+    """
+    make = one(kind, None, impl.SimplifiedBlock, impl.PAFormerBlock)
+
+    def block(residual_gain: float) -> Any:
+        with torch.random.fork_rng():  # the same start values every time
+            torch.manual_seed(1)
+            made = make(d_model=x.shape[-1], heads=heads, d_ff=16, residual_gain=residual_gain)
+        return perturb(made.double())
+
+    loud, silent = block(1.0), block(0.0)
+    other = torch.cat([x[:, :1], -2 * x[:, 1:].flip(-1)], 1)
+    added, beside_others = (loud(each)[:, 0] - silent(each)[:, 0] for each in (x, other))
+    assert_close(beside_others, added, atol=1e-7, rtol=1e-7)
 
 
 @rejects("simplified_network_is_linear")

@@ -223,6 +223,14 @@ class memory_mask_is_dropped(_Steps):
 
 
 @instead_of(CrossDecoderBlock)
+class memory_mask_is_turned_round(_Steps):
+    """memory_mask goes where True hides, as in `nn.MultiheadAttention`: padding alone is read. Hand over ~mask."""
+
+    def _ask(self, x: Tensor, memory: Tensor, mask: Maybe) -> Tensor:
+        return super()._ask(x, memory, None if mask is None else ~mask)
+
+
+@instead_of(CrossDecoderBlock)
 class masks_change_places(CrossDecoderBlock):
     """The target's mask goes to cross-attention. The first attention gets `mask`, the second `memory_mask`."""
 
@@ -472,6 +480,16 @@ class positions_for_the_source_alone(Transformer):
             x = block(x, memory, mask, padding_mask(source, self.pad))
         logits: Tensor = self.head(x)
         return logits
+
+
+@instead_of(Transformer)
+class codes_of_the_row_in_the_batch(Transformer):
+    """The positions are counted along the batch, as a table for (position, batch) does it: every token of a sentence
+    gets the vector of the sentence's number. Take the table's rows by `x.size(1)`.
+    """
+
+    def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        return super()._embed(table, tokens.T).transpose(0, 1)
 
 
 @instead_of(Transformer)
@@ -1101,6 +1119,14 @@ def length_penalty_multiplies(
 ) -> Tensor:
     """log p is multiplied by the penalty, which favours short sentences even more. It is divided: log p is negative."""
     return beam_search(model, source, start, end, max_length, beams, -alpha)
+
+
+@instead_of(beam_search)
+def five_beams_by_default(
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 5, alpha: float = 0.6
+) -> Tensor:
+    """Where nothing is said, five beams are searched. The paper searches four."""
+    return beam_search(model, source, start, end, max_length, beams, alpha)
 
 
 @instead_of(beam_search)

@@ -575,6 +575,15 @@ class residual_gain_is_fixed(SimplifiedBlock):  # noqa: N801
 
 
 @instead_of(SimplifiedBlock)
+class residual_gain_on_the_attention(SimplifiedBlock):  # noqa: N801
+    """residual_gain makes the attention small, and the network counts in full. It is the network's gain."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.attention_gain, self.feed_forward_gain = self.feed_forward_gain, self.attention_gain
+
+
+@instead_of(SimplifiedBlock)
 class attention_gain_is_fixed(SimplifiedBlock):  # noqa: N801
     """The attention's gain is a parameter and multiplies nothing."""
 
@@ -852,6 +861,16 @@ class _Adaptive(PAFormerBlock):
     ) -> None:
         super().__init__(d_model, heads, d_ff, first_layer, residual_gain)
         self.attention = self.kind(d_model, heads, first_layer)
+
+
+@instead_of(PAFormerBlock)
+class network_reads_the_attention_in_pa_former(PAFormerBlock):  # noqa: N801
+    """The network reads what attention has found. PA-Former is parallel: both read the same normed input."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """In turn."""
+        seen = self.attention_gain * self.attention(self.norm_1(x), mask)
+        return seen + self.feed_forward_gain * self.feed_forward(seen)
 
 
 class _NeverAdapts(_AdaptiveAttention):
