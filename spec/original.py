@@ -1426,7 +1426,7 @@ def test_four_beams_are_searched_unless_another_number_is_given(impl: Original) 
     Hint: `beams=4` stands in the signature.
     """
     first = {"a": 0.22, "b": 0.21, "c": 0.2, "d": 0.19, "e": 0.18}
-    open_ended = dict.fromkeys("abcd", 0.25)
+    open_ended = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
     fourth = Phrasebook({"": first, **dict.fromkeys("abc", open_ended)})
     fifth = Phrasebook({"": first, **dict.fromkeys("abcd", open_ended)})
     assert spoken(impl.beam_search(fourth, fourth.sources(), START, END, 12)) == ["d"]
@@ -1441,25 +1441,37 @@ def test_four_beams_are_searched_unless_another_number_is_given(impl: Original) 
     "finished_beams_grow",
     "stops_at_the_first_end",
 )
-@for_all(case=[(0.0, 1.2, 1.1, "c"), (0.6, 1.2, 1.15, "abcdef"), (0.6, 1.2, 1.48, "c"), (3.0, 0.6, 2.0, "abcdef")])
-def test_the_length_penalty_divides_by_a_power(impl: Original, case: tuple[float, float, float, str]) -> None:
+@for_all(
+    case=[
+        ({"alpha": 0.0}, 1.2, 1.1, "c"),
+        ({"alpha": 0.6}, 1.2, 1.15, "abcdef"),
+        ({"alpha": 0.6}, 1.2, 1.48, "c"),
+        ({}, 1.2, 1.15, "abcdef"),
+        ({}, 1.2, 1.48, "c"),
+        ({"alpha": 3.0}, 0.6, 2.0, "abcdef"),
+    ]
+)
+def test_the_length_penalty_divides_by_a_power(
+    impl: Original, case: tuple[dict[str, float], float, float, str]
+) -> None:
     """Sentences of n tokens are compared by log p / ((5 + n) / 6)^alpha: the penalty helps the longer ones, mildly.
 
-    Each token more makes a sentence less likely, so that without it short sentences win. With alpha = 0.6 a sentence
-    five tokens longer may have a log-probability 1.3 times as low, and not 1.5 times.
+    Each token more makes a sentence less likely, so that without it short sentences win. With alpha = 0.6, which it is
+    where nothing else is said, a sentence five tokens longer may have a log-probability 1.3 times as low, and not 1.5
+    times.
 
     Source: Wu et al. 2016, §7, equation 14; Vaswani et al. 2017, §6.1.
 
     Hint: divide by the penalty (log p is negative); and it is not the length itself.
     """
-    alpha, cost, ratio, winner = case
+    given, cost, ratio, winner = case
     short, longer = math.exp(-cost), math.exp(-cost * ratio)  # of 'c' and of 'abcdef'; other words share the rest
     book = {"": {"c": short, "a": longer} | dict.fromkeys("bdef", (1 - short - longer) / 4)}
     # None but 'c' ends early, and enough others go on: a search may be over with as many ends as it has beams.
     for word in ("abcdef", *(first + 5 * then for first in "bdef" for then in (first, "c"))):
         book |= {word[:n]: {word[n]: 1.0} for n in range(1, 6)}
     model = Phrasebook(book | {first: {first: 0.5, "c": 0.5} for first in "bdef"})
-    assert spoken(impl.beam_search(model, model.sources(), START, END, 12, alpha=alpha)) == [winner]
+    assert spoken(impl.beam_search(model, model.sources(), START, END, 12, **given)) == [winner]  # type: ignore[arg-type]
 
 
 @rejects(

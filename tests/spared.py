@@ -16,6 +16,7 @@ SEVERAL = (
     "one process has nothing to average; the rehearsal on two kills it (pytest -m gpu --devices=cpu:2 spec/server.py)"
 )
 WRAPPED = "a step that does not add up a plain model's gradients is given DDP's, and is right there"
+FACTOR = "a common factor does not change which sentence is the best"
 PADDED = "how much padding stands behind the ends is open"
 OPEN_LENGTH = "whether max_length counts the start is open"
 BESIDE = "further entries beside those that are due are free"
@@ -99,25 +100,35 @@ SPARED = [
     (
         "original",
         "+        score = self.score / ((5 + self.length) * 6)",
-        "a common factor does not change which is the best",
+        FACTOR,
     ),
     (
         "original",
         "+        score = self.score / ((5 + self.length) << 6)",
-        "a common factor does not change which is the best",
+        FACTOR,
     ),
     ("original", "+            done = done + (token == end)", SAME),
     ("original", "+            done = done ^ (token == end)", "behind an end stands padding alone"),
     ("original", "+        self.done = self.done[rows, parent] + (", SAME),
     ("original", "+        self.done = self.done[rows, parent] ^ (", "behind an end stands padding alone"),
     ("original", "+        self.done = self.done[rows, parent] | ((token == self.end) * (", SAME),
-    ("original", "device=target.device) * padding_mask", SAME),
+    ("original", "+        mask = causal_mask(target.shape[1], device=target.device) * padding_mask", SAME),
     ("original", "+        rank = torch.where(ended * (total", SAME),
-    ("original", "(token <= end)", "no id below that of the end is ever said"),
-    ("original", "(token <= self.end)", "no id below that of the end is ever said"),
+    ("original", "+            done = done | (token <= end)", "no id below that of the end is ever said"),
+    (
+        "original",
+        "+        self.done = self.done[rows, parent] | ((token <= self.end)",
+        "no id below that of the end is ever said",
+    ),
     ("original", '+        self.pre = norm >= "pre"', SAME),
     ("original", '+        self.pre = norm is "pre"', SAME),
     ("original", "if share and source_vocab", UNTOLD),
+    ("original", 'pad: int = getattr(model, "pad", 0)', UNTOLD),
+    ("original", "+        self.score[:, -1] = 0.0", "any one of the beams may begin"),
+    ("original", "+        score = self.score / (( 6 + self.length)", "whether n counts start and end is open"),
+    ("original", "+        score = self.score / (( 4 + self.length)", "whether n counts start and end is open"),
+    ("original", "+        score = self.score / ((5 + self.length) / 7)", FACTOR),
+    ("original", "+        score = self.score / ((5 + self.length) / 5)", FACTOR),
     ("original", "elif parameter.ndim > 1:", START),
     ("original", "rank = torch.where(ended & (total > -math.inf)", "whether an ended beam may be crowded out is open"),
     ("original", "| ((token == self.end) & (self.score > -math.inf))", "a beam that has not begun never wins"),
