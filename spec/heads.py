@@ -16,7 +16,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from spec.kit.close import assert_close
+from spec.kit.close import assert_close, nearest
 from spec.kit.draw import axis, booleans, doubles, for_all, randn
 from spec.kit.marks import rejects, robust, same_weights
 from spec.kit.probe import finite, gradients_are_derivatives, idle, lower_triangle, refuses, who_sees_whom
@@ -542,6 +542,36 @@ def test_rotary_heads_see_order(impl: Heads, x: Tensor, heads: int) -> None:
     assert_close(plain(x[:, order]), plain(x)[:, order], atol=1e-4, rtol=1e-4)
     longer = torch.cat([x, -x, x + 1], 1)
     assert not torch.allclose(rotary(longer.flip(1)), rotary(longer).flip(1), atol=1e-4)
+
+
+@rejects("scales_by_sqrt_d_model", "scales_by_sqrt_length")
+@for_all(x=doubles("batch (2 position) (heads 2 d)"), heads=axis("heads"), d_k=[None, 9], examples=5)
+def test_the_scores_of_a_head_are_divided_by_sqrt_d_k(impl: Heads, x: Tensor, heads: int, d_k: int | None) -> None:
+    """Inside the module, too, scores are divided by √d_k, the size of a head's query, and not by √d_model.
+
+    With one number c in every matrix, all heads see c · (the sum of a token's channels) in all their channels, however
+    the weights are named and laid out. So what comes out is known.
+
+    Source: Vaswani et al. 2017, §3.2.1 and §3.2.2.
+
+    Hint: after the split the last axis is d_k: `q.shape[-1] ** 0.5`.
+    """
+    sizes: dict[str, Any] = {} if d_k is None else {"d_k": d_k}
+    attention = impl.MultiHeadAttention(d_model=x.shape[-1], heads=heads, **sizes).double().eval()
+    matrix, sums = 0.3, x.sum(-1) / x.shape[-1] ** 0.5
+    size, d_v = d_k or x.shape[-1] // heads, x.shape[-1] // heads
+    with torch.no_grad():
+        for parameter in attention.parameters():  # as large as a matrix: some keep all weights in one vector
+            weights = parameter.ndim > 1 or parameter.numel() >= heads * size * x.shape[-1]
+            parameter.fill_(matrix if weights else 0.0)
+    right = []
+    for shift, last in ((0.0, 0.0), (matrix, 0.0), (matrix, matrix)):  # biases may have two axes, or be in the vector
+        seen = matrix * sums + shift
+        scores = math.sqrt(size) * rearrange(seen, "b query -> b query 1") * rearrange(seen, "b key -> b 1 key")
+        found = einsum(scores.softmax(-1), seen, "b query key, b key -> b query")
+        right.append((heads * d_v * matrix * found + last)[..., None].expand_as(x))
+    out = attention(x / x.shape[-1] ** 0.5)
+    assert_close(out, nearest(out, right), atol=1e-6, rtol=1e-6)
 
 
 @same_weights

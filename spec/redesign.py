@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spec.kit.close import assert_close
+from spec.kit.close import assert_close, nearest
 from spec.kit.draw import axis, booleans, doubles, for_all, normal, randn, tokens
 from spec.kit.encoder import Encoder
 from spec.kit.marks import patience, rejects, robust, same_weights
@@ -457,11 +457,6 @@ def either_value(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """What the weights mean where `value.weight` is ΔW, and where it is the whole matrix, I + ΔW."""
     whole = {name: w - torch.eye(len(w), dtype=w.dtype) for name, w in state.items() if name.endswith("value.weight")}
     return [state, state | whole] if whole else [state]
-
-
-def nearest(actual: Tensor, right: list[Tensor]) -> Tensor:
-    """That of several right answers which the actual one comes nearest to."""
-    return min(right, key=lambda each: (actual - each).abs().max().item() if actual.shape == each.shape else math.inf)
 
 
 def _matrix(x: Tensor, heads: int, state: dict[str, Tensor], mask: Tensor) -> Tensor:
