@@ -327,6 +327,12 @@ def test_symptoms(spoil: object, said: str) -> None:
     assert said in " ".join(symptom.read(spoil(due), due, {"d_k": 3}))  # type: ignore[operator]
 
 
+def test_a_factor_holds_for_zeros_too() -> None:
+    """What is zero and comes out as one is no factor of anything."""
+    assert symptom.read(torch.eye(3) + 1, torch.eye(3), {}) == []
+    assert "factor of 2" in symptom.read(2 * torch.eye(3), torch.eye(3), {})[0]
+
+
 def test_symptoms_of_weights() -> None:
     """A factor in the scores and a softmax over the wrong axis are read off the weights."""
     scores = torch.arange(24.0).reshape(2, 3, 4).sin()

@@ -103,7 +103,9 @@ def _factor(mine: Tensor, due: Tensor, sizes: Mapping[str, int]) -> str:
         return ""
     strong = due.abs() > 1e-4
     factor = _constant(mine[strong] / due[strong]) if strong.any() else None
-    return "" if factor is None else f"The result is right up to a factor of {_named(factor, sizes)}."
+    if factor is None or (mine - factor * due).abs().max() > 2e-3 * abs(factor) * due.abs().max():
+        return ""
+    return f"The result is right up to a factor of {_named(factor, sizes)}."
 
 
 def _scores_factor(mine: Tensor, due: Tensor, sizes: Mapping[str, int]) -> str:
