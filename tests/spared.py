@@ -97,16 +97,8 @@ SPARED = [
     ("recurrence", "scores.masked_fill(~mask, -math.inf).softmax(-1)", "scores have two axes"),
     ("recurrence", "bias=False)", "an attention with biases is as right"),
     ("original", "1 + int(self.length[rows, winner].max())", PADDED),
-    (
-        "original",
-        "+        score = self.score / ((5 + self.length) * 6)",
-        FACTOR,
-    ),
-    (
-        "original",
-        "+        score = self.score / ((5 + self.length) << 6)",
-        FACTOR,
-    ),
+    ("original", "+        score = self.score / ((5 + self.length) * 6)", FACTOR),
+    ("original", "+        score = self.score / ((5 + self.length) << 6)", FACTOR),
     ("original", "+            done = done + (token == end)", SAME),
     ("original", "+            done = done ^ (token == end)", "behind an end stands padding alone"),
     ("original", "+        self.done = self.done[rows, parent] + (", SAME),
