@@ -644,7 +644,7 @@ def test_the_network_counts_by_its_residual_gain(impl: Redesign, x: Tensor, head
 def test_the_network_beside_the_attention_reads_each_token_alone(
     impl: Redesign, x: Tensor, heads: int, kind: str
 ) -> None:
-    """In SAS-P and PA-Former, what the network adds to a token hangs on that token alone.
+    """In SAS-P and PA-Former, what the network adds to a token depends on that token alone.
 
     It reads the normed input, beside the attention and at the same time; behind it, it would read what the token has
     found in the others.

@@ -30,10 +30,11 @@ from spec.kit.catalogue import ROOT
 from spec.kit.plug import Implementation
 from spec.kit.trial import attempt, fixtures_of
 from spec.kit.verdict import Broken, CannotCheck
+from tests.running import WORKERS
 from tests.spared import reason
 
 NEED_NAMES = ("VariableReplacer", "VariableInserter")  # they put in names that the run has to choose
-WORKERS, SECONDS = len(os.sched_getaffinity(0)), 120
+SECONDS = 120
 KILLED, SURVIVED, NO_CODE, SPARED = "killed", "survived", "cannot be imported", "spared"
 
 

@@ -11,6 +11,9 @@ import pytest
 
 from spec.kit.catalogue import ROOT
 
+# The processors that this process may use; not every system tells.
+WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 @dataclass(frozen=True)
 class Run:

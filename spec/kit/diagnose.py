@@ -41,7 +41,7 @@ def same(mine: Any, theirs: Any) -> bool:
         return len(mine) == len(theirs) and all(map(same, mine, theirs))  # one of them may have named fields
     if type(mine) is not type(theirs):
         # a class of one implementation and its namesake of another: History
-        return type(mine).__name__ == type(theirs).__name__ and same(_fields(mine), _fields(theirs))
+        return type(mine).__name__ == type(theirs).__name__ and same(loose.fields(mine), loose.fields(theirs))
     if isinstance(mine, dict):
         return mine.keys() == theirs.keys() and all(same(mine[key], theirs[key]) for key in mine)
     if isinstance(mine, list):
@@ -51,11 +51,6 @@ def same(mine: Any, theirs: Any) -> bool:
     if isinstance(mine, int | str | bool | None):
         return bool(mine == theirs)
     return True
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """What an object holds by name, a named tuple's fields included."""
-    return dict(value._asdict()) if hasattr(value, "_asdict") else dict(getattr(value, "__dict__", {}))
 
 
 def gradients(call: Call) -> list[Tensor | None] | None:

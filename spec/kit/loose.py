@@ -24,8 +24,13 @@ def settled(call: Call) -> Any:
     value = call.result
     if call.name in SEARCHES and isinstance(value, Tensor) and value.ndim == 2:
         return [_up_to(row, call.arguments.get("end")) for row in value.tolist()]
-    named = dict(value._asdict()) if hasattr(value, "_asdict") else getattr(value, "__dict__", {})
+    named = fields(value)
     return {name: kept for name, kept in named.items() if name != "train_loss"} if "train_loss" in named else value
+
+
+def fields(value: Any) -> dict[str, Any]:
+    """What an object holds by name, a named tuple's fields included."""
+    return dict(value._asdict()) if hasattr(value, "_asdict") else dict(getattr(value, "__dict__", {}))
 
 
 def _up_to(row: list[int], end: Any) -> list[int]:

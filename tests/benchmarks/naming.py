@@ -23,9 +23,9 @@ from spec.kit.catalogue import ROOT, Mistake
 from spec.kit.plug import Implementation
 from spec.kit.trial import attempt, fixtures_of
 from spec.kit.verdict import CannotCheck
+from tests.running import WORKERS
 
 OWN, BESIDE, OTHER, NONE = "its own name alone", "its own name beside others", "other names", "no name"
-WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def named(mistake: Mistake) -> list[str] | None:
