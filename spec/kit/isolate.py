@@ -148,7 +148,7 @@ class _Child:
             select.select([], [], [], 0.5)
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-            limit.pace = limit.HURRIED
+            limit.hurry()
             what = "did not come back, from inside a single call that Python cannot interrupt"
         self.traces.seek(0)
         report = _failed(item, what, self.traces.read().decode(errors="replace"))

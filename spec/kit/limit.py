@@ -12,12 +12,13 @@ from spec.kit.verdict import Endless
 CALL_SECONDS = 10.0  # of computing, not of waiting for a busy machine; a right call takes milliseconds
 HURRIED = 0.2
 
-pace = 1.0  # less once something was endless: the next requirements that meet it are not waited for as long
+pace = 1.0  # a share of the seconds; less once something was endless
 
 
-def _hurry() -> None:
+def hurry() -> None:
+    """Something was endless: what comes next is not waited for as long."""
     global pace
-    pace = HURRIED
+    pace = min(pace, HURRIED)
 
 
 def _where(frame: FrameType | None, inside: str) -> str:
@@ -38,7 +39,7 @@ def limit(seconds: float, what: str, inside: str = "") -> Iterator[None]:
     elif hasattr(signal, "SIGPROF"):
 
         def expired(_number: int, frame: FrameType | None) -> None:
-            _hurry()
+            hurry()
             raise Endless(message.format(_where(frame, inside)))
 
         before = signal.signal(signal.SIGPROF, expired)
@@ -60,7 +61,7 @@ def limit(seconds: float, what: str, inside: str = "") -> Iterator[None]:
         try:
             yield
         except Endless as planted:
-            _hurry()
+            hurry()
             raise Endless(message.format("")) from planted
         finally:
             timer.cancel()
