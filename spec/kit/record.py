@@ -98,6 +98,10 @@ class Log:
         """Records nothing from here on, for a process that trains for long."""
         self.depth += 1
 
+    def crashed(self, error: BaseException | None) -> bool:
+        """Whether the case ended with this error because the last call did."""
+        return error is not None and bool(self.calls) and self.calls[-1].error is error
+
     @contextlib.contextmanager
     def unwatched(self) -> Iterator[None]:
         """Calls in here are not recorded: those that a call makes itself, and those of long trainings."""

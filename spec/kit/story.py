@@ -43,6 +43,7 @@ class Story:
     symptoms: list[str] = field(default_factory=list)
     edit: str = ""
     broken: bool = False  # the file cannot even be imported
+    crashed: bool = False  # by an error inside the implementation
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,8 +183,8 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         arguments = ", ".join(f"{name} = {_inline(value)}" for name, value in last.arguments.items())
         story.call = f"{last.name}({arguments})"
         story.edit = edit_place(requirement, impl, last.name.partition(".")[0])
-    crash = bool(calls) and calls[-1].error is error
-    if crash or isinstance(error, Endless):
+    story.crashed = impl.log.crashed(error)
+    if story.crashed or isinstance(error, Endless):
         frame = _own_frame(error, impl)
         if frame:
             story.edit = f"{short(frame[0].f_code.co_filename)}:{frame[1]}"

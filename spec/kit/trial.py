@@ -36,5 +36,4 @@ def fixtures_of(test: Callable[..., None]) -> list[str]:
 
 def is_rejection(error: BaseException | None, impl: Implementation) -> bool:
     """Whether a requirement failed as it should: by its own assertion, or by an error inside the implementation."""
-    inside = bool(impl.log.calls) and impl.log.calls[-1].error is error
-    return error is not None and (isinstance(error, AssertionError | Endless) or inside)
+    return isinstance(error, AssertionError | Endless) or impl.log.crashed(error)

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from spec import CHAPTERS
-from spec.kit import board, catalogue, draw, story
+from spec.kit import catalogue, draw, naming, story
 from spec.kit.catalogue import ROOT, Mistake
 from spec.kit.plug import Implementation
 from spec.kit.trial import attempt, fixtures_of
@@ -45,7 +45,7 @@ def named(mistake: Mistake) -> list[str] | None:
         failed = failed or (told if told.state == story.UNMET else None)
     if failed is None:
         return None
-    return [text.rpartition("(")[2].rstrip(")") for text in board.suspected(failed, stories)]
+    return [text.rpartition("(")[2].rstrip(")") for text in naming.suspected(failed, stories)]
 
 
 def verdict(mistake: Mistake) -> str:
