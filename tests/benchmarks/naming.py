@@ -48,31 +48,33 @@ def named(mistake: Mistake) -> list[str] | None:
     return [text.rpartition("(")[2].rstrip(")") for text in naming.suspected(failed, stories)]
 
 
-def verdict(mistake: Mistake) -> str:
-    """One of the four, or that nothing failed."""
+def verdict(mistake: Mistake) -> tuple[str, list[str]]:
+    """One of the four, or that nothing failed; and the names of other mistakes that are shown."""
     names = named(mistake)
     if names is None:
-        return "passes"
+        return "passes", []
+    others = [name for name in names if name != mistake.name]
     if mistake.name in names:
-        return OWN if len(names) == 1 else BESIDE
-    return OTHER if names else NONE
+        return BESIDE if others else OWN, others
+    return OTHER if others else NONE, others
 
 
-def judged(mistakes: list[Mistake], chapter: str) -> dict[str, str]:
-    """{mistake: verdict}, by forked processes; one that dies has no verdict."""
+def judged(mistakes: list[Mistake], chapter: str) -> dict[str, tuple[str, str]]:
+    """{mistake: verdict and other names}, by forked processes; one that dies has no verdict."""
     pipes = []
     for worker in range(WORKERS):
         reader, writer = os.pipe()
         if os.fork() == 0:
             for mistake in mistakes[worker::WORKERS]:
-                os.write(writer, f"{mistake.name}\t{verdict(mistake)}\n".encode())
+                said, others = verdict(mistake)
+                os.write(writer, f"{mistake.name}\t{said}\t{' '.join(others)}\n".encode())
             os._exit(0)
         os.close(writer)
         pipes.append(os.fdopen(reader))
     found = {}
     for line in track((line for pipe in pipes for line in pipe), chapter, total=len(mistakes)):
-        name, _, said = line.strip().partition("\t")
-        found[name] = said
+        name, said, others = line.rstrip("\n").split("\t")
+        found[name] = said, others
     for _ in pipes:
         os.wait()
     return found
@@ -88,12 +90,12 @@ def report(chapters: list[str]) -> None:
     total: Counter[str] = Counter()
     for chapter in chapters or CHAPTERS:
         found = judged(list(catalogue.mistakes(chapter).values()), chapter)
-        count = Counter(found.values())
+        count = Counter(said for said, _ in found.values())
         total += count
         table.add_row(chapter, str(len(found)), *(str(count[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
-        for name, said in found.items():
-            if said not in (OWN, BESIDE):
-                show.print(f"  {name}: {said}")
+        for name, (said, others) in found.items():
+            if said != OWN:
+                show.print(f"  {name}: {said} {others}")
     table.add_row("all", str(total.total()), *(str(total[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
     show.print(table)
 
