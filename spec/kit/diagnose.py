@@ -10,7 +10,7 @@ import functools
 import io
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,12 @@ def suspects(requirement: Requirement) -> list[str]:
     return list(dict.fromkeys([*(name for name in requirement.rejects if name in chapter), *chapter]))
 
 
-def explain(requirement: Requirement, impl: Implementation) -> list[str]:
-    """The names of the mistakes that explain every call of every case that was drawn; empty where none does."""
+def explain(requirement: Requirement, impl: Implementation, among: Sequence[str] = ()) -> list[str]:
+    """The names of the mistakes that explain every call of every case that was drawn; empty where none does.
+
+    The requirement has just failed. `among` are the mistakes to try, where not all of the chapter are.
+    """
+    tried = among or suspects(requirement)
     log, patterns = impl.log, getattr(requirement.function, "patterns", {})
     if log.body is None or impl.name.startswith("reference"):
         return []
@@ -173,14 +177,14 @@ def explain(requirement: Requirement, impl: Implementation) -> list[str]:
             fixed = {name: log.case[name] for name in log.case.keys() - patterns.keys()}
             others = [case | fixed for case in draw.more_cases(patterns, OTHER_CASES)] if patterns else []
             cases = [log.case, *others]
-            names = _explain(requirement, impl, log.body, cases, in_halves=False)
+            names = _explain(requirement, tried, impl, log.body, cases, in_halves=False)
             if not names and _rotates(requirement, _suspect("reference", False).log.made):
-                for name in ("reference", *(f"mistake:{each}" for each in suspects(requirement))):
+                for name in ("reference", *(f"mistake:{each}" for each in tried)):
                     _suspect(name, True).module(requirement.chapter)
                 with pairing.halves():
-                    names = _explain(requirement, impl, log.body, cases, in_halves=True)
+                    names = _explain(requirement, tried, impl, log.body, cases, in_halves=True)
             if not names and set(loose.OPEN) & set(requirement.uses):
-                names = _explain(requirement, impl, log.body, cases, in_halves=False, loosely=True)
+                names = _explain(requirement, tried, impl, log.body, cases, in_halves=False, loosely=True)
             return names
     except Exception:  # a diagnosis that breaks is none; the verdict stands without it
         return []
@@ -211,13 +215,14 @@ def _rotates(requirement: Requirement, made: list[Made]) -> bool:
 
 def _explain(
     requirement: Requirement,
+    tried: Sequence[str],
     impl: Implementation,
     body: Body,
     cases: list[Case],
     in_halves: bool,
     loosely: bool = False,
 ) -> list[str]:
-    left, wrong_somewhere = suspects(requirement), False
+    left, wrong_somewhere = list(tried), False
     for number, case in enumerate(cases):
         mine, end = rerun(impl, body, case, None)
         made = impl.log.made if all(each.kept for each in impl.log.made) else []
@@ -226,8 +231,8 @@ def _explain(
         right, right_end = rerun(_suspect("reference", in_halves), body, case, made, keep=True)
         visible = not explains(mine, right, loosely)
         if number == 0 and not visible and right_end is not None and (found := _culprits(body, case, in_halves)):
-            tried = {name: _suspect(f"mistake:{name}", in_halves) for name in requirement.rejects}
-            if names := list(start.makers(rerun, found, (body, case), tried)):
+            listed = {name: _suspect(f"mistake:{name}", in_halves) for name in tried if name in requirement.rejects}
+            if names := list(start.makers(rerun, found, (body, case), listed)):
                 return names
         # where even the right code fails with the learner's weights, they are what is wrong: each starts from its own
         leaders = made if visible or right_end is None else []

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spec.kit import catalogue, diagnose, fresh, symptom
+from spec.kit import catalogue, diagnose, dispute, fresh, symptom
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation, line_of
 from spec.kit.returns import size
@@ -43,7 +43,6 @@ class Story:
     symptoms: list[str] = field(default_factory=list)
     edit: str = ""
     broken: bool = False  # the file cannot even be imported
-    crashed: bool = False  # by an error inside the implementation
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,8 +182,7 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         arguments = ", ".join(f"{name} = {_inline(value)}" for name, value in last.arguments.items())
         story.call = f"{last.name}({arguments})"
         story.edit = edit_place(requirement, impl, last.name.partition(".")[0])
-    story.crashed = impl.log.crashed(error)
-    if story.crashed or isinstance(error, Endless):
+    if impl.log.crashed(error) or isinstance(error, Endless):
         frame = _own_frame(error, impl)
         if frame:
             story.edit = f"{short(frame[0].f_code.co_filename)}:{frame[1]}"
@@ -197,17 +195,17 @@ def _failure(error: BaseException, requirement: Requirement, impl: Implementatio
         story.why = _first(error)
         if calls and calls[-1].result is not None:
             story.returned = show(calls[-1].result)
-    sizes, body, case = _sizes(impl), impl.log.body, impl.log.case  # what follows runs the case again
+    hidden = [symptom.unregistered(made.module) for made in impl.log.made if isinstance(made.module, nn.Module)]
+    sizes, body, case = _sizes(impl), impl.log.body, impl.log.case  # what follows runs this case again, and others
     if name and not requirement.trains and not isinstance(error, Endless):
         if body is not None and fresh.heals(impl, body, case):
             story.symptoms = [fresh.STALE]
         else:
-            story.looks_like = diagnose.explain(requirement, impl)
+            story.looks_like = dispute.settled(diagnose.explain(requirement, impl), requirement, impl)
             if not story.looks_like and body is not None:
                 story.symptoms = diagnose.faulty_start(impl, body, case)
     if pair and not story.looks_like and not story.symptoms and all(isinstance(each, Tensor) for each in pair):
         story.symptoms = symptom.read(*pair, sizes)
-    hidden = [symptom.unregistered(made.module) for made in impl.log.made if isinstance(made.module, nn.Module)]
     story.symptoms = [*dict.fromkeys(filter(None, hidden)), *story.symptoms]
 
 

@@ -123,7 +123,9 @@ def bias_after_softmax(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: T
 
 @instead_of(attention_weights)
 def mask_is_ignored(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """The mask is not used: every key is seen. Scores of hidden keys must become −∞ before the softmax."""
+    """The mask hides nothing: it is not used, or hidden scores get a tiny number added (1e-15 where −∞ was meant). They
+    must become −∞ before the softmax.
+    """
     return attention_weights(q, k, None, bias)
 
 
@@ -145,13 +147,6 @@ def masked_by_a_small_number(q: Tensor, k: Tensor, mask: Tensor | None = None, b
     softmax.
     """
     return _hide(_scores(q, k), mask, bias, -1.0).softmax(-1)
-
-
-@instead_of(attention_weights)
-def masked_by_a_tiny_number(q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """Hidden scores get a tiny number added, 1e-15 where −∞ was meant, so nothing is hidden at all."""
-    scores = _hide(_scores(q, k), None, bias)
-    return (scores if mask is None else scores + 1e-15 * ~mask).softmax(-1)
 
 
 @instead_of(attention_weights)
@@ -328,7 +323,7 @@ def masked_by_subtraction(q: Tensor, k: Tensor, mask: Tensor | None = None, bias
     instead.
     """
     scores = _hide(_scores(q, k), None, bias)
-    return scores.softmax(-1) if mask is None else _share(scores - 1e9 * ~mask, mask)
+    return scores.softmax(-1) if mask is None else _share(scores - 1e9 * (~mask).to(scores), mask)
 
 
 @instead_of(attention_weights)
@@ -337,7 +332,7 @@ def masked_by_adding_10000(q: Tensor, k: Tensor, mask: Tensor | None = None, bia
     torch.finfo(dtype).min.
     """
     scores = _hide(_scores(q, k), None, bias)
-    return (scores if mask is None else scores - 1e4 * ~mask).softmax(-1)
+    return (scores if mask is None else scores - 1e4 * (~mask).to(scores)).softmax(-1)
 
 
 @instead_of(attention_weights)
