@@ -83,7 +83,12 @@ class Blocks(Protocol):
 ACTIVATIONS = ["relu", "gelu", "gelu_tanh", "swiglu"]
 
 
-@rejects("divides_by_the_unbiased_variance", "divides_by_the_variance", "gain_starts_at_random")
+@rejects(
+    "divides_by_the_unbiased_variance",
+    "divides_by_the_variance",
+    "gain_starts_at_random",
+    "norms_over_the_whole_tensor",
+)
 @for_all(x=normal("batch position (4 d_model)", scale=10), examples=6)
 def test_a_fresh_layer_norm_gives_mean_0_and_variance_1(impl: Blocks, x: Tensor) -> None:
     """A new LayerNorm gives every token the mean 0 and the variance 1 over its channels.
@@ -138,7 +143,13 @@ def test_layer_norm_adds_eps_to_the_variance(impl: Blocks, x: Tensor, eps: float
     assert_close(impl.LayerNorm(d_model=x.shape[-1], eps=eps)(x), expected, atol=1e-5, rtol=1e-4)
 
 
-@rejects("norms_over_positions_too", "norms_over_the_batch", "rms_over_positions_too")
+@rejects(
+    "norms_over_positions_too",
+    "norms_over_the_batch",
+    "rms_over_positions_too",
+    "norms_over_the_whole_tensor",
+    "rms_over_the_whole_tensor",
+)
 @for_all(x="1 position (4 d_model)", examples=5)
 def test_norms_keep_tokens_apart(impl: Blocks, x: Tensor) -> None:
     """The statistics are a token's own: no token influences another.

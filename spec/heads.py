@@ -175,7 +175,7 @@ def test_source_and_target_may_differ_in_length(impl: Heads, x: Tensor, context:
     assert (moved.abs().sum(-1) > 0).all()
 
 
-@rejects("context_is_ignored", "softmax_over_heads", "skip_inside_attention")
+@rejects("context_is_ignored", "softmax_over_heads", "skip_inside_attention", "batch_read_as_positions")
 @for_all(x="batch query (heads d)", context="batch 1 (heads d)", heads=axis("heads"), examples=5)
 def test_values_come_from_the_context(impl: Heads, x: Tensor, context: Tensor, heads: int) -> None:
     """With one context token, the output depends on it and not on x.
@@ -217,7 +217,7 @@ def test_heads_see_a_set(impl: Heads, x: Tensor, context: Tensor, heads: int) ->
     assert_close(attention(x.roll(1, 1), context), out.roll(1, 1))
 
 
-@rejects("every_head_gets_all_channels", "sequences_and_heads_unfold_wrongly")
+@rejects("every_head_gets_all_channels", "sequences_and_heads_unfold_wrongly", "batch_read_as_positions")
 @for_all(x="batch position (heads d)", heads=axis("heads"), examples=5)
 def test_sequences_of_a_batch_do_not_meet(impl: Heads, x: Tensor, heads: int) -> None:
     """Each sequence gets what it would get alone.
@@ -544,7 +544,9 @@ def test_rotary_heads_see_order(impl: Heads, x: Tensor, heads: int) -> None:
     assert not torch.allclose(rotary(longer.flip(1)), rotary(longer).flip(1), atol=1e-4)
 
 
-@rejects("scales_by_sqrt_d_model", "scales_by_sqrt_length")
+@rejects(
+    "scales_by_sqrt_d_model", "scales_by_sqrt_length", "heads_share_one_small_projection", "output_layer_is_a_diagonal"
+)
 @for_all(x=doubles("batch (2 position) (heads 2 d)"), heads=axis("heads"), d_k=[None, 9], examples=5)
 def test_the_scores_of_a_head_are_divided_by_sqrt_d_k(impl: Heads, x: Tensor, heads: int, d_k: int | None) -> None:
     """Inside the module, too, scores are divided by √d_k, the size of a head's query, and not by √d_model.
@@ -645,6 +647,7 @@ def test_the_output_is_the_sum_of_the_heads_shares(
     "heads_share_one_question",
     "deals_channels_like_cards",
     "output_layer_is_missing",
+    "output_layer_is_a_diagonal",
 )
 @for_all(
     x="batch query (heads d)",

@@ -118,6 +118,7 @@ def test_lengths_up_to_max_length_work(impl: LanguageModel, positions: str) -> N
     "causal_only_in_training",
     "mask_added_as_ones",
     "moves_the_embeddings_too",
+    "attends_over_the_batch",
 )
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=10)
 def test_each_position_sees_itself_and_those_before(impl: LanguageModel, positions: str, norm: str) -> None:
@@ -166,7 +167,7 @@ def test_a_prefix_alone_gives_the_prefix_of_the_whole(impl: LanguageModel, posit
         assert_close(model(ids[:, :length]), whole[:, :length], atol=1e-4, rtol=1e-4)
 
 
-@rejects("positions_along_the_batch", "sines_along_the_batch", "norm_over_the_batch")
+@rejects("positions_along_the_batch", "sines_along_the_batch", "norm_over_the_batch", "attends_over_the_batch")
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=6)
 def test_sequences_of_a_batch_do_not_see_each_other(impl: LanguageModel, positions: str, norm: str) -> None:
     """Each sequence of a batch gets what it would get alone.
@@ -290,6 +291,7 @@ def test_tying_saves_one_matrix(impl: LanguageModel) -> None:
 
     Hint: `self.head.weight = self.tokens.weight` makes both names one parameter; copying the values does not.
     """
+    perturb(impl.DecoderLM(**SIZES))(tokens(13, 1, 3))
     tied, free = (_size(impl, tie=tie) for tie in (True, False))
     assert free - tied == 13 * 24
     assert _size(impl) == tied
@@ -467,6 +469,7 @@ def test_logits_are_the_same_without_gradients(impl: LanguageModel, positions: s
     "crops_what_is_too_long",
     "any_length_goes",
     "max_length_is_not_kept",
+    "answers_the_last_tokens_alone",
 )
 @for_all(positions=SCHEMES, examples=5)
 def test_too_long_a_sequence_is_an_error(impl: LanguageModel, positions: str) -> None:
@@ -592,6 +595,7 @@ def test_parameters_have_the_canonical_shapes(impl: LanguageModel, positions: st
     "rotary_in_the_first_block_alone",
     "none_means_sines",
     "positions_count_from_the_end",
+    "ties_by_copying",
 )
 @for_all(positions=SCHEMES, norm=["pre", "post"], heads=[2, 4], tie=[True, False], examples=12)
 def test_equal_weights_give_equal_logits(impl: LanguageModel, positions: str, norm: str, heads: int, tie: bool) -> None:

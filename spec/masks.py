@@ -57,6 +57,7 @@ def _twice(mask: Tensor) -> Tensor:
     "causal_mask_shows_the_future",
     "causal_mask_shows_the_first_token_to_nobody",
     "causal_mask_of_a_fixed_size",
+    "causal_mask_hides_itself_but_for_the_first",
 )
 @for_all(length=axis("position"))
 def test_a_position_sees_itself_and_all_before(impl: Masks, length: int) -> None:
@@ -198,6 +199,7 @@ def test_padding_does_not_matter(impl: Masks, x: Tensor, filler: Tensor, pad: in
     "window_is_ignored",
     "window_of_the_oldest",
     "window_wraps_around",
+    "window_is_halved",
 )
 @for_all(length=axis("position"), window=[1, 2, 3, 5, 20])
 def test_a_window_ends_at_the_position_itself(impl: Masks, length: int, window: int) -> None:

@@ -76,6 +76,17 @@ class norms_over_positions_too(LayerNorm):  # noqa: N801
 
 
 @instead_of(LayerNorm)
+class norms_over_the_whole_tensor(LayerNorm):  # noqa: N801
+    """`x.mean()` and `x.var()` have no axis: they run over the whole tensor, and sequences see each other. They belong
+    to a token alone: `x.mean(-1, keepdim=True)`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Over all axes."""
+        return _normed(self, x, x.mean(), x.var(unbiased=False))
+
+
+@instead_of(LayerNorm)
 class norms_over_the_batch(LayerNorm):  # noqa: N801
     """Mean and variance run over the tokens, for each channel: that is batch norm. They run over the channels."""
 
@@ -290,6 +301,15 @@ class rms_over_positions_too(RMSNorm):  # noqa: N801
         """Over the last two axes."""
         axes = tuple(range(-min(2, x.ndim), 0))
         return x / (x.square().mean(axes, keepdim=True) + self.eps).sqrt() * self.weight
+
+
+@instead_of(RMSNorm)
+class rms_over_the_whole_tensor(RMSNorm):  # noqa: N801
+    """The mean of squares has no axis: it runs over the whole tensor, and sequences see each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Over all axes."""
+        return x / (x.square().mean() + self.eps).sqrt() * self.weight
 
 
 @instead_of(RMSNorm)

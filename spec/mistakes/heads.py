@@ -153,6 +153,25 @@ class heads_share_one_projection(MultiHeadAttention):  # noqa: N801
 
 
 @instead_of(MultiHeadAttention)
+class heads_share_one_small_projection(MultiHeadAttention):  # noqa: N801
+    """The input is cut into heads first, and one small layer (d_k → d_k) serves them all. Every head has projections of
+    its own, and reads all of d_model.
+    """
+
+    def __init__(self, d_model: int, heads: int, d_k: int | None = None, d_v: int | None = None, **rest: Any) -> None:
+        super().__init__(d_model, heads, None, None, **rest)
+        size, shifts = d_model // heads, self.query.bias is not None
+        self.query, self.key, self.value = (nn.Linear(size, size, bias=shifts) for _ in range(3))
+
+    def _project(self, x: Tensor, context: Maybe) -> tuple[Tensor, ...]:
+        sources = (x, x if context is None else context, x if context is None else context)
+        layers = (self.query, self.key, self.value)
+        return tuple(
+            merge_heads(layer(split_heads(each, self.heads))) for layer, each in zip(layers, sources, strict=True)
+        )
+
+
+@instead_of(MultiHeadAttention)
 class heads_share_one_question(MultiHeadAttention):  # noqa: N801
     """All heads use the first head's queries and keys, so they all look at the same. Each has its own."""
 
@@ -535,6 +554,40 @@ class output_layer_is_missing(_Turns):  # noqa: N801
         """Project, split, attend, merge."""
         query, key, value = (split_heads(each, self.heads) for each in self._project(x, context))
         return merge_heads(self._attend(query, key, value, mask, bias))
+
+
+class _Diagonal(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        out = x * self.weight.diagonal()
+        return out if self.bias is None else out + self.bias
+
+
+@instead_of(MultiHeadAttention)
+class output_layer_is_a_diagonal(MultiHeadAttention):  # noqa: N801
+    """The output layer's einsum names both axes alike (`d d`), which takes the diagonal: heads are not mixed. A matrix
+    has two axes of different names.
+    """
+
+    def __init__(self, d_model: int, heads: int, d_k: int | None = None, d_v: int | None = None, **rest: Any) -> None:
+        super().__init__(d_model, heads, d_k, d_v, **rest)
+        self.output = _Diagonal(self.output.in_features, d_model, bias=self.output.bias is not None)
+
+
+@instead_of(MultiHeadAttention)
+class batch_read_as_positions(MultiHeadAttention):  # noqa: N801
+    """(batch, position, d_model) is read as (position, batch, d_model), as nn.MultiheadAttention does it without
+    `batch_first=True`: sequences see each other, and their tokens do not.
+    """
+
+    def forward(
+        self, x: Tensor, context: Maybe = None, mask: Maybe = None, bias: Maybe = None, cache: Any = None
+    ) -> Tensor:
+        """Over the first axis."""
+        return (
+            super()
+            .forward(x.transpose(0, 1), None if context is None else context.transpose(0, 1), mask, bias)
+            .transpose(0, 1)
+        )
 
 
 @instead_of(MultiHeadAttention)

@@ -73,7 +73,7 @@ class sees_one_token_ahead(DecoderLM):
     """The causal mask is one too wide: every position sees the very token that it is to predict."""
 
     def _mask(self, x: Tensor, offset: int) -> Tensor:
-        return super()._mask(x, offset) | super()._mask(x, offset).roll(1, 0)
+        return super()._mask(x, offset) | super()._mask(x, offset).roll(-1, 0)
 
 
 @instead_of(DecoderLM)
@@ -153,6 +153,19 @@ class moves_the_embeddings_too(DecoderLM):
     def _embed(self, tokens: Tensor, offset: int) -> Tensor:
         x: Tensor = self.tokens(tokens)
         return super()._embed(tokens, offset) - x + F.pad(x, (0, 0, 1, 0))[:, :-1]
+
+
+@instead_of(DecoderLM)
+class attends_over_the_batch(DecoderLM):
+    """(batch, position, d_model) is read as (position, batch, d_model), as torch's layers do it without
+    `batch_first=True`: sequences see each other, and their tokens do not.
+    """
+
+    def _embed(self, tokens: Tensor, offset: int) -> Tensor:
+        return super()._embed(tokens, offset).transpose(0, 1)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return super()._logits(x.transpose(0, 1))
 
 
 @instead_of(DecoderLM)
@@ -574,6 +587,14 @@ class crops_what_is_too_long(DecoderLM):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # noqa: D102
         cropped: Tensor = super().forward(tokens[:, -self.max_length :], cache)
         return F.pad(cropped, (0, 0, tokens.shape[1] - cropped.shape[1], 0))
+
+
+@instead_of(DecoderLM)
+class answers_the_last_tokens_alone(DecoderLM):
+    """Too long a sequence is cropped quietly, and fewer logits come back than tokens went in. It must be an error."""
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # noqa: D102
+        return super().forward(tokens[:, -self.max_length :], cache)
 
 
 @instead_of(DecoderLM)

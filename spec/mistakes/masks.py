@@ -47,6 +47,13 @@ def causal_mask_hides_the_position_itself(queries: int, keys: int | None = None,
 
 
 @instead_of(causal_mask)
+def causal_mask_hides_itself_but_for_the_first(queries: int, keys: int | None = None, device: Device = None) -> Tensor:
+    """The diagonal is hidden but for the first position, which would see nothing else. Every position sees itself."""
+    mask = causal_mask_hides_the_position_itself(queries, keys, device)
+    return mask | (torch.arange(mask.shape[1], device=device) == 0) & ~mask.any(-1, keepdim=True)
+
+
+@instead_of(causal_mask)
 def causal_mask_shows_the_next_token(queries: int, keys: int | None = None, device: Device = None) -> Tensor:
     """One future token is visible, which is the very one to predict. The diagonal is the last that may be seen."""
     mask = _all(queries, keys, device)
@@ -201,6 +208,12 @@ def window_one_too_wide(length: int, window: int, device: Device = None) -> Tens
 def window_one_too_narrow(length: int, window: int, device: Device = None) -> Tensor:
     """The window is one position short."""
     return window_mask(length, max(window - 1, 1), device)
+
+
+@instead_of(window_mask)
+def window_is_halved(length: int, window: int, device: Device = None) -> Tensor:
+    """Half of the window is taken off, as for one that looks both ways. It looks back alone: all of it lies there."""
+    return window_mask(length, window // 2 + 1, device)
 
 
 @instead_of(window_mask)

@@ -1080,7 +1080,9 @@ def _with(beams_class: type[_Beams]) -> _Search:
 def beams_are_all_alike(
     model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
 ) -> Tensor:
-    """All beams begin with a score of 0 and go the same way: it is greedy search, several times."""
+    """This is greedy search: `beams` is not used, or all of them begin with a score of 0 and go the same way. At the
+    start there is one beam.
+    """
 
     class Alike(_Beams):
         def __init__(self, *args: Any) -> None:
@@ -1236,14 +1238,6 @@ def beams_ignore_max_length(
 ) -> Tensor:
     """max_length is not kept by beam search: sentences become longer than it."""
     return beam_search(model, source, start, end, 2 * max_length, beams, alpha)
-
-
-@instead_of(beam_search)
-def one_beam_alone(
-    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
-) -> Tensor:
-    """`beams` is not used: there is one, and that is greedy search."""
-    return beam_search(model, source, start, end, max_length, 1, alpha)
 
 
 @instead_of(beam_search)
