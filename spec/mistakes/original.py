@@ -523,6 +523,15 @@ class sums_are_not_dropped(Transformer):
 
 
 @instead_of(Transformer)
+class a_tenth_of_the_sums_is_dropped(Transformer):
+    """A tenth of the sums of embeddings and positions is dropped, whatever `dropout` says."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout.p = 0.1
+
+
+@instead_of(Transformer)
 class sums_are_dropped_in_evaluation(Transformer):
     """The dropout of the sums stays on in evaluation: `F.dropout` needs `training=self.training`."""
 

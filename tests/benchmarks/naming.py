@@ -66,8 +66,8 @@ def judged(mistakes: list[Mistake], chapter: str) -> dict[str, tuple[str, str]]:
         reader, writer = os.pipe()
         if os.fork() == 0:
             for mistake in mistakes[worker::WORKERS]:
-                said, others = verdict(mistake)
-                os.write(writer, f"{mistake.name}\t{said}\t{' '.join(others)}\n".encode())
+                said, names = verdict(mistake)
+                os.write(writer, f"{mistake.name}\t{said}\t{' '.join(names)}\n".encode())
             os._exit(0)
         os.close(writer)
         pipes.append(os.fdopen(reader))
