@@ -127,6 +127,7 @@ def _order(batches: Batches, count: int, batch_size: int, source: torch.Generato
     "tokens_are_stripped",
     "tokens_in_lower_case",
     "tokens_without_the_ends",
+    "line_ends_become_spaces",
 )
 @for_all(text=TEXTS)
 def test_tokens_join_back_to_the_text(impl: Data, text: str) -> None:
@@ -392,10 +393,11 @@ def test_sequences_do_not_overlap(impl: Data, size: int, length: int) -> None:
     "sequences_overlap_by_half",
     "sequences_skip_every_second",
     "sequences_lose_the_last_one",
+    "sequences_drop_the_head",
 )
 @for_all(size=[7, 12, 13, 14, 31], length=[1, 3, 6])
 def test_sequences_use_the_whole_stream(impl: Data, size: int, length: int) -> None:
-    """There are as many sequences as fit into the stream.
+    """There are as many sequences as fit into the stream, from its first token on.
 
     Only the tail is lost. Both strides are right: `length`, where the last target is the next sequence's first input,
     and `length + 1`.
@@ -404,6 +406,7 @@ def test_sequences_use_the_whole_stream(impl: Data, size: int, length: int) -> N
     """
     inputs, targets = impl.sequences(torch.arange(size), length)
     assert len(inputs) == len(targets)
+    assert inputs.min().item() == 0
     assert len(inputs) in {(size - 1) // length, size // (length + 1)}
 
 

@@ -426,6 +426,7 @@ def test_pre_norm_sublayers_read_normed_targets(impl: Original, x: Tensor, memor
     "encoder_drops_inside_alone",
     "encoder_block_never_drops",
     "cross_attention_is_not_dropped",
+    "last_skip_brings_the_memory_again",
 )
 @for_all(x="batch position (2 4 d)", memory="batch key (2 4 d)", norm=["post", "pre"], examples=4)
 def test_what_a_sublayer_says_is_dropped_out(impl: Original, x: Tensor, memory: Tensor, norm: str) -> None:
@@ -639,7 +640,12 @@ def test_the_encoder_reads_in_both_directions(impl: Original, share: bool) -> No
     assert_close(moved(model.encode(replaced(source)), model.encode(source)), ALL[:7, :7])
 
 
-@rejects("decoder_sees_the_future", "decoder_sees_one_word_ahead", "shifts_the_target_inside")
+@rejects(
+    "decoder_sees_the_future",
+    "decoder_sees_one_word_ahead",
+    "shifts_the_target_inside",
+    "decoder_sees_future_or_padding",
+)
 @for_all(share=SHARES, examples=2)
 def test_each_target_position_sees_itself_and_those_before(impl: Original, share: bool) -> None:
     """The logits at a position depend on the target tokens at and before it, on all of them, and on none after.
@@ -897,6 +903,7 @@ def test_every_layer_has_weights_of_its_own(impl: Original, layers: int) -> None
     "one_encoder_block_reused",
     "one_decoder_block_reused",
     "each_stack_is_one_block",
+    "shares_the_memory_of_the_head_alone",
 )
 def test_the_base_model_has_about_65_million_parameters(impl: Original) -> None:
     """The model that `Transformer` builds by default for 37,000 tokens has about 65 million parameters.

@@ -138,6 +138,22 @@ def one(kind: str, parallel: Make | None, simplified: Make, adaptive: Make) -> M
 # --- side by side
 
 
+@rejects("a_norm_for_each_side")
+@for_all(heads=[2, 3], d=[3, 5], examples=2)
+def test_both_sides_of_a_parallel_block_read_one_norm(impl: Redesign, heads: int, d: int) -> None:
+    """A parallel block has one norm, so one gain a channel at most: attention and network read the same.
+
+    Two norms start alike and part in training.
+
+    Source: Wang & Komatsuzaki 2021; Chowdhery et al. 2022, §2.
+
+    Hint: `n = norm(x)`, once, and both sides are given n.
+    """
+    block = impl.ParallelBlock(d_model=heads * d, heads=heads, d_ff=4)
+    gains = [tuple(p.shape) for p in block.parameters() if p.shape == (heads * d,) and (p == 1).all()]
+    assert gains in ([], [(heads * d,)])
+
+
 @rejects("parallel_without_a_skip", "parallel_skips_the_normed_input")
 @for_all(x="batch position (heads d)", heads=axis("heads"), d_ff=axis("d_ff"), examples=4)
 def test_a_parallel_block_of_zeros_is_the_identity(impl: Redesign, x: Tensor, heads: int, d_ff: int) -> None:
@@ -318,6 +334,32 @@ def test_a_fresh_first_layer_gives_each_position_its_values(
     assert out.any()
     identity = torch.eye(x.shape[1]).expand(len(x), heads, -1, -1)
     assert_close(matrix_of(attention, x, mask=mask), identity, atol=1e-5, rtol=1e-5)
+
+
+@rejects("scaled_by_sqrt_d_model")
+@for_all(x=doubles("batch (2 position) (heads 2 d)"), heads=axis("heads"), examples=3)
+def test_shaped_scores_are_divided_by_sqrt_d_k(impl: Redesign, x: Tensor, heads: int) -> None:
+    """The scores of shaped attention are divided by √d_k, the size of a head's query, and not by √d_model.
+
+    Queries start at zero, so that no scale can be seen at first. With one number c in every matrix a head's queries and
+    keys are c · (the sum of a token's channels), however the weights are named and laid out, and the matrix is known.
+
+    Source: He & Hofmann 2023, equation 4.
+
+    Hint: after the split into heads the last axis is d_k: `q.shape[-1] ** 0.5`.
+    """
+    attention, d_model = impl.ShapedAttention(d_model=x.shape[-1], heads=heads).double(), x.shape[-1]
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            size = parameter.numel()
+            weights = size >= d_model**2 or (parameter.ndim > 1 and size >= 2 * d_model)  # of all heads, or of one
+            if not (parameter == 1).all():  # the gains start at 1, and stay there
+                parameter.fill_(0.3 if weights else 0.0)
+    seen = 0.3 * x.sum(-1) / d_model**0.5
+    scores = math.sqrt(d_model // heads) * rearrange(seen, "b query -> b query 1") * rearrange(seen, "b key -> b 1 key")
+    expected = torch.eye(x.shape[1], dtype=torch.float64) + scores.softmax(-1) - 1 / x.shape[1]
+    found = matrix_of(attention, x / d_model**0.5)
+    assert_close(found, expected[:, None].expand_as(found), atol=1e-6, rtol=1e-6)
 
 
 @rejects(

@@ -310,7 +310,11 @@ def test_nothing_to_count_costs_nothing(impl: Training, logits: Tensor) -> None:
 
 
 @rejects(
-    "loss_over_all_positions", "smoothing_is_ignored", "smoothing_spares_the_target", "smoothing_counts_the_ignored"
+    "loss_over_all_positions",
+    "smoothing_is_ignored",
+    "smoothing_spares_the_target",
+    "smoothing_counts_the_ignored",
+    "smoothing_by_the_divergence",
 )
 @for_all(logits="batch position vocab", targets=integers("batch position", below="vocab"), share=[0.1, 0.5])
 def test_label_smoothing_shares_out_a_part(impl: Training, logits: Tensor, targets: Tensor, share: float) -> None:
@@ -468,7 +472,13 @@ def test_each_parameter_is_in_one_group_once(impl: Training) -> None:
 
 
 @rejects(
-    "everything_decays", "nothing_decays", "embeddings_decay", "biases_decay", "groups_are_upside_down", "gains_decay"
+    "everything_decays",
+    "nothing_decays",
+    "embeddings_decay",
+    "biases_decay",
+    "groups_are_upside_down",
+    "gains_decay",
+    "all_but_embeddings_decay",
 )
 def test_only_matrices_decay(impl: Training) -> None:
     """Matrices decay; norms, biases and embeddings do not.

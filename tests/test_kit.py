@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from spec.kit import diagnose, draw, fresh, loose, story, symptom, weights
+from spec.kit import diagnose, draw, fresh, loose, manners, story, symptom, weights
 from spec.kit.carry import carry
 from spec.kit.catalogue import ROOT, exercises, requirements
 from spec.kit.limit import limit
@@ -211,6 +211,50 @@ def test_weights_are_carried_over_whatever_their_names(make: type[nn.Module]) ->
     assert torch.equal(taker.norm.weight, gain)
     with pytest.raises(LookupError, match="are due"):
         carry(nn.Linear(4, 5).state_dict(), nn.Linear(4, 5), taker)
+
+
+def test_gates_find_their_places_by_their_names() -> None:
+    """A layer for each gate, in any order and with one bias where ours has two, is what one matrix of all is."""
+
+    class Gates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.forget_gate, self.cell, self.W_i, self.out = (nn.Linear(3 + 2, 2) for _ in range(4))
+
+    mine, taker = Gates(), nn.LSTMCell(3, 2)
+    carry(mine.state_dict(), mine, taker)
+    x, h, c = torch.randn(4, 3), torch.randn(4, 2), torch.randn(4, 2)
+    both = torch.cat([x, h], 1)
+    kept = mine.forget_gate(both).sigmoid() * c + mine.W_i(both).sigmoid() * mine.cell(both).tanh()
+    torch.testing.assert_close(taker(x, (h, c)), (mine.out(both).sigmoid() * kept.tanh(), kept))
+
+
+def test_keys_that_were_registered_first_are_keys_all_the_same() -> None:
+    """Query, key and value go where they belong, each with its bias."""
+
+    class Keys(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_k, self.to_q, self.to_v = (nn.Linear(4, 4) for _ in range(3))
+            self.out, self.norm = nn.Linear(4, 6), nn.LayerNorm(4)
+
+    mine, taker = Keys(), _Canonical()
+    carry(mine.state_dict(), mine, taker)
+    x = torch.randn(3, 4)
+    for due, layer in ((mine.to_q, taker.query), (mine.to_k, taker.key), (mine.to_v, taker.value)):
+        torch.testing.assert_close(layer(x), due(x))
+
+
+def test_networks_bend_in_the_learners_manner_for_a_while() -> None:
+    """What is made without a word about it bends by ReLU inside, and by GELU again outside."""
+    impl = Implementation("reference", ROOT)
+    sizes = {"d_model": 4, "heads": 2, "d_ff": 8}
+    blocks = [impl.DecoderBlock(**sizes)]
+    with manners.bent_by("relu"):
+        blocks.append(impl.DecoderBlock(**sizes))
+    blocks.append(impl.DecoderBlock(**sizes))
+    bent = [block.feed_forward.bend(torch.tensor(-1.0)).item() for block in blocks]
+    assert bent == [pytest.approx(-0.1587, abs=1e-4), 0, pytest.approx(-0.1587, abs=1e-4)]
 
 
 def test_biases_that_one_side_alone_has_are_carried_over_as_well() -> None:

@@ -5,7 +5,7 @@ mistake only if every result agrees, and with a wrong guess none does.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,6 +19,12 @@ Kinds = set[tuple[str, tuple[int, ...]]]
 SHIFT = re.compile(r"b(_\w+|[qkvo\d])?|.*(beta|bias|shift|offset).*", re.IGNORECASE)
 OUTPUT = re.compile(r"(w_?)?o|.*(out|proj).*", re.IGNORECASE)
 PARTS = (3, 2)  # query, key and value, or key and value, in one matrix
+GATES = {  # of an LSTM, in torch's order, and what else learners call them
+    "i": ("input", "in_gate", "update"),
+    "f": ("forget",),
+    "g": ("cand", "cell", "major", "memory", "new", "tilde"),
+    "o": ("out",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,9 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
 
     What has the same name and shape in both is the same. The rest is matched kind by kind (matrices, biases, gains and
     shifts of one shape) in the order of registration, after what the giver keeps in one matrix, in one per head or
-    transposed has been brought into the taker's form. A bias that the taker alone has is zero; one that the giver alone
-    has is added to the taker's layer.
+    transposed has been brought into the taker's form, and query, key and value into their order. A bias that the taker
+    alone has is zero, as are those that it has more of; one that the giver alone has is added to the taker's layer. A
+    gain that the taker alone has is one.
     """
     due = taker.state_dict()
     loaded = {name: value for name, value in state.items() if name in due and value.shape == due[name].shape}
@@ -50,24 +57,47 @@ def carry(state: Mapping[str, Tensor], giver: nn.Module, taker: nn.Module) -> No
     kinds = {each.kind for each in wanted}
     found = _flattened(_turned(found, giver, kinds), kinds)
     found = _cut(found, wanted)  # before and after: heads may have matrices of all three as well
-    found = _cut(_joined(found, kinds), wanted)
-    layers = {name.removesuffix(".weight"): name.removesuffix(".weight") for name in loaded}
+    found = _in_order(_cut(_joined(_of_gates(found, wanted), kinds), wanted))
+    layers: dict[str, list[str]] = {}  # of the giver, and where they go: one that holds three goes to three
+    for name in loaded:
+        layers.setdefault(_layer(name), []).append(_layer(name))
     for kind in sorted(kinds | {each.kind for each in found}, reverse=True):  # matrices first: biases belong to them
         given, taken = ([each for each in side if each.kind == kind] for side in (found, wanted))
-        if not given and kind[0] in ("bias", "shift"):
+        if kind[0] == "bias" and taken and len(given) <= len(taken):
             loaded |= {place.name: torch.zeros_like(place.value) for place in taken}
+            loaded |= _beside_their_matrices(given, [place.name for place in taken], layers)
+        elif not given and kind[0] in ("gain", "shift"):
+            loaded |= {place.name: torch.full_like(place.value, float(kind[0] == "gain")) for place in taken}
         elif not taken and kind[0] == "bias":
             for each in given:
-                _add_bias(taker, layers.get(each.name.rpartition(".")[0], ""), each.value)
+                _add_bias(taker, layers.get(_layer(each.name), [""])[0], each.value)
         elif len(given) != len(taken):
             raise LookupError(f"{len(given)} parameters of the kind {kind}, {len(taken)} are due")
         else:
-            loaded |= {place.name: each.value for place, each in zip(taken, given, strict=True)}
-            layers |= {
-                each.name.removesuffix(".weight"): place.name.removesuffix(".weight")
-                for place, each in zip(taken, given, strict=True)
-            }
+            for place, each in zip(taken, given, strict=True):
+                loaded[place.name] = each.value
+                layers.setdefault(_layer(each.name), []).append(_layer(place.name))
     taker.load_state_dict(loaded, strict=False)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _beside_their_matrices(
+    given: list[Learned], free: list[str], layers: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Each bias to the layer that has its matrix; those of no such layer to what is left, in order."""
+    left, placed, over = list(free), {}, []
+    for each in given:
+        due = [f"{layer}.bias" for layer in layers.get(_layer(each.name), [])]
+        name = next((name for name in due if name in left), "")
+        if name:
+            left.remove(name)
+            placed[name] = each.value
+        else:
+            over.append(each.value)
+    return placed | dict(zip(left, over, strict=False))
 
 
 def _add_bias(taker: nn.Module, name: str, value: Tensor) -> None:
@@ -103,7 +133,7 @@ def _flattened(found: list[Learned], kinds: Kinds) -> list[Learned]:
     """
     return [
         replace(each, role="matrix", value=each.value[None])
-        if each.kind not in kinds and ("matrix", (1, *each.value.shape)) in kinds
+        if each.role == "gain" and each.kind not in kinds and ("matrix", (1, *each.value.shape)) in kinds
         else replace(each, value=_flat(each, kinds))
         for each in found
     ]
@@ -137,6 +167,64 @@ def _turned(found: list[Learned], giver: nn.Module, kinds: Kinds) -> list[Learne
         else each
         for each in found
     ]
+
+
+def _of_gates(found: list[Learned], wanted: list[Learned]) -> list[Learned]:
+    """A layer for each gate of an LSTM becomes one of all: input, forget, candidate, output, as their names tell."""
+    tall = {(each.role, each.value.shape[0]) for each in wanted if each.value.ndim}
+    groups: dict[object, list[Learned]] = {}
+    for each in found:
+        if each.value.ndim and (each.role, len(GATES) * each.value.shape[0]) in tall:
+            groups.setdefault((_own(each.name)[0], each.kind), []).append(each)
+    result = list(found)
+    for group in groups.values():
+        gates = [[each for each in group if _gate(each.name) == gate] for gate in GATES]
+        if all(len(each) * len(GATES) == len(group) for each in gates):
+            start = next(number for number, each in enumerate(result) if each is group[0])
+            result = [each for each in result if not any(each is part for part in group)]
+            fours = zip(*gates, strict=True)
+            result[start:start] = [replace(four[0], value=torch.cat([each.value for each in four])) for four in fours]
+    return result
+
+
+def _own(name: str) -> tuple[str, str]:
+    """Where a layer stands and what it is called there: `attention` and `to_q` for `attention.to_q.weight`."""
+    named = [part for part in name.lower().split(".") if part not in ("weight", "bias", "")]
+    while named and named[-1].isdigit():
+        named.pop()
+    return ".".join(named[:-1]), named[-1] if named else ""
+
+
+def _gate(name: str) -> str:
+    """i, f, g or o: `forget_gate.0.weight` is f, `W_xc` is g; empty where the name does not tell."""
+    own = _own(name)[1]
+    for gate, words in GATES.items():
+        if any(word in own for word in words):
+            return gate
+    letters = re.findall("[ifgco]", own)
+    return letters[-1].replace("c", "g") if letters else ""
+
+
+def _asked(name: str) -> str:
+    """q, k or v: `key` is k, `W_Q` is q; empty where the name does not tell."""
+    own = _own(name)[1]
+    words = [word for word in ("query", "queries", "key", "val") if word in own]
+    letters = re.findall(r"(?<![a-z])[qkv](?![a-z])|(?<=\bw)[qkv]\b", own.replace("_", " "))
+    return (words or letters or [""])[0][:1]
+
+
+def _in_order(found: list[Learned]) -> list[Learned]:
+    """Query, key and value of an attention in this order, whichever was registered first."""
+    groups: dict[object, list[int]] = {}
+    for number, each in enumerate(found):
+        groups.setdefault((_own(each.name)[0], each.kind), []).append(number)
+    result = list(found)
+    for numbers in groups.values():
+        parts = {_asked(found[number].name): found[number] for number in numbers}
+        if len(numbers) == 3 and parts.keys() == {"q", "k", "v"}:
+            for number, part in zip(numbers, "qkv", strict=True):
+                result[number] = parts[part]
+    return result
 
 
 def _joined(found: list[Learned], kinds: Kinds) -> list[Learned]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spec.kit import annotated, catalogue, draw, loose, pairing, start
+from spec.kit import annotated, catalogue, draw, loose, manners, start
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
@@ -181,8 +181,13 @@ def explain(requirement: Requirement, impl: Implementation, among: Sequence[str]
             if not names and _rotates(requirement, _suspect("reference", False).log.made):
                 for name in ("reference", *(f"mistake:{each}" for each in tried)):
                     _suspect(name, True).module(requirement.chapter)
-                with pairing.halves():
+                with manners.halves():
                     names = _explain(requirement, tried, impl, log.body, cases, in_halves=True)
+            made = [each.module for each in _suspect("reference", False).log.made]
+            if not names and any(map(manners.has_a_network, made)):
+                listed = [name for name in tried if name in requirement.rejects]
+                with manners.bent_by("relu"):
+                    names = _explain(requirement, listed, impl, log.body, cases, in_halves=False)
             if not names and set(loose.OPEN) & set(requirement.uses):
                 names = _explain(requirement, tried, impl, log.body, cases, in_halves=False, loosely=True)
             return names

@@ -1,19 +1,19 @@
 """Compares calls in what the curriculum settles, where it leaves something open.
 
-Open is of which steps `train_loss` tells, what a search writes behind the end of a sentence, and how a token is taken
-by its probability: from all tokens or from the kept ones, in their order or in that of their ids. Equal generators then
-draw other tokens, as often.
+Open is of which steps `train_loss` tells, how many groups parameters come in, what a search writes behind the end of a
+sentence, and how a token is taken by its probability: from all tokens or from the kept ones, in their order or in that
+of their ids. Equal generators then draw other tokens, as often.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spec.kit.record import Call
 
 SEARCHES = ("greedy_search", "beam_search")
-OPEN = ("train", "generate", *SEARCHES)  # the exercises that this is about
+OPEN = ("train", "generate", "parameter_groups", *SEARCHES)  # the exercises that this is about
 ENOUGH = 500  # drawn tokens: fewer do not tell how likely each was
 APART = 0.06  # shares that are more apart are not the same: six standard deviations of 2,400 draws
 NOTHING_TO_DRAW = ("multinomial distribution", "probability tensor")  # torch's words for it
@@ -24,8 +24,16 @@ def settled(call: Call) -> Any:
     value = call.result
     if call.name in SEARCHES and isinstance(value, Tensor) and value.ndim == 2:
         return [_up_to(row, call.arguments.get("end")) for row in value.tolist()]
+    if call.name == "parameter_groups" and isinstance(value, list):
+        return _decays(call.arguments["model"], call.live)
     named = fields(value)
     return {name: kept for name, kept in named.items() if name != "train_loss"} if "train_loss" in named else value
+
+
+def _decays(model: nn.Module, groups: list[dict[str, Any]]) -> list[list[Any]]:
+    """For each parameter of the model the decay of every group that it is in."""
+    held = [({id(each) for each in group["params"]}, group.get("weight_decay")) for group in groups]
+    return [[decay for inside, decay in held if id(parameter) in inside] for parameter in model.parameters()]
 
 
 def fields(value: Any) -> dict[str, Any]:

@@ -39,6 +39,12 @@ def tokens_are_stripped(text: str) -> list[str]:
 
 
 @instead_of(tokenize)
+def line_ends_become_spaces(text: str) -> list[str]:
+    """Line ends and tabs are replaced by spaces before the cut. The text must come back as it was."""
+    return tokenize(re.sub(r"[\n\r\t]", " ", text))
+
+
+@instead_of(tokenize)
 def tokens_in_lower_case(text: str) -> list[str]:
     """Capital letters become small ones. The text must come back as it was."""
     return tokenize(text.lower())
@@ -329,6 +335,12 @@ def sequences_lose_the_last_one(stream: Tensor, length: int) -> Pair:
     """The last sequence is dropped though it is full. Only a tail that does not fill one is."""
     inputs, targets = sequences(stream, length)
     return inputs[: max(1, len(inputs) - 1)], targets[: max(1, len(inputs) - 1)]
+
+
+@instead_of(sequences)
+def sequences_drop_the_head(stream: Tensor, length: int) -> Pair:
+    """What fills no sequence is cut off at the beginning of the stream. It is the tail that is dropped."""
+    return sequences(stream[(len(stream) - 1) % length :], length)
 
 
 @instead_of(sequences)

@@ -356,6 +356,21 @@ class no_skip_around_cross_attention(_Steps):
 
 
 @instead_of(CrossDecoderBlock)
+class last_skip_brings_the_memory_again(_Steps):
+    """What the network says is added to what cross-attention said, not to the stream: a variable that is called
+    `residual` still holds the sublayer's result. The skip brings the sublayer's input.
+    """
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Maybe = None, memory_mask: Maybe = None) -> Tensor:
+        x = self._around(x, self.norm_1, lambda y: self.attention(y, mask=mask))
+        read = self.dropout(self._ask(self.norm_2(x) if self.pre else x, memory, memory_mask))
+        if self.pre:
+            return read + self.feed_forward(self.norm_3(x + read))
+        out: Tensor = self.norm_3(read + self.feed_forward(self.norm_2(x + read)))
+        return out
+
+
+@instead_of(CrossDecoderBlock)
 class cross_skip_starts_at_the_input(_Steps):
     """The skip around cross-attention starts at the block's input, past self-attention. It starts behind that."""
 
@@ -565,6 +580,19 @@ class shares_by_copying(_Untied):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._untie()
+
+
+@instead_of(Transformer)
+class shares_the_memory_of_the_head_alone(_Untied):
+    """The head is a second parameter on the shared memory (`nn.Parameter(embedding.weight)`): the optimizer moves it
+    twice, by other gradients. It has to be one parameter: `head.weight = embedding.weight`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.head.weight is self.source.weight:
+            self.head = copy.copy(self.head)
+            self.head._parameters = {"weight": nn.Parameter(self.source.weight.data), "bias": None}
 
 
 @instead_of(Transformer)
@@ -787,7 +815,22 @@ class decoder_sees_one_word_ahead(_Parts):
 
     def _target_mask(self, target: Tensor) -> Maybe:
         mask = causal_mask(target.shape[1], device=target.device)
-        return mask | mask.roll(1, 0)
+        return mask | mask.roll(-1, 0)
+
+
+@instead_of(Transformer)
+class decoder_sees_future_or_padding(Transformer):
+    """The causal mask and the padding's are joined by `or`: with True for 'may look', a word that is no padding is seen
+    from everywhere. What both allow is visible: `&`.
+    """
+
+    def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
+        mask = causal_mask(target.shape[1], device=target.device) | padding_mask(target, self.pad)
+        x = self._embed(self.target, target)
+        for block in self.decoder:
+            x = block(x, memory, mask, padding_mask(source, self.pad))
+        logits: Tensor = self.head(x)
+        return logits
 
 
 @instead_of(Transformer)

@@ -467,6 +467,18 @@ class softmax_over_the_sentences(BahdanauAttention):  # noqa: N801
 
 
 @instead_of(BahdanauAttention)
+class queries_are_dealt_to_the_words(BahdanauAttention):  # noqa: N801
+    """The queries are repeated along the batch and then cut into sentences, `query.repeat(n, 1).view(batch, n, -1)`: so
+    words are scored with other sentences' queries. Repeat along an axis of its own: `query[:, None]`.
+    """
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """Of one size and of another order."""
+        asked = self.query(query).repeat(keys.shape[1], 1).view(*keys.shape[:2], -1)
+        return _answer(self.score(torch.tanh(asked + self.key(keys)))[..., 0], keys, mask)
+
+
+@instead_of(BahdanauAttention)
 class alignment_by_sigmoids(BahdanauAttention):  # noqa: N801
     """Each weight is a sigmoid of its score, and they sum to anything. A softmax makes them shares of one whole."""
 

@@ -168,6 +168,19 @@ def smoothing_spares_the_target(
 
 
 @instead_of(language_model_loss)
+def smoothing_by_the_divergence(
+    logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
+) -> Tensor:
+    """The loss is the divergence from the smoothed shares (KLDivLoss), which is less than the cross-entropy by the
+    shares' own entropy: gradients are the same, numbers cannot be compared with other runs.
+    """
+    classes, loss = logits.shape[-1], language_model_loss(logits, targets, ignore, label_smoothing)
+    other = torch.tensor(label_smoothing / classes, dtype=torch.float64)
+    entropy = torch.special.entr(1 - label_smoothing + other) + (classes - 1) * torch.special.entr(other)
+    return loss - entropy.to(loss) * (targets != ignore).any()
+
+
+@instead_of(language_model_loss)
 def smoothing_counts_the_ignored(
     logits: Tensor, targets: Tensor, ignore: int = -100, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -332,6 +345,17 @@ def embeddings_decay(model: nn.Module, weight_decay: float) -> Groups:
     two = [p for p in model.parameters() if p.ndim >= 2]
     one = [p for p in model.parameters() if p.ndim < 2]
     return [{"params": two, "weight_decay": weight_decay}, {"params": one, "weight_decay": 0.0}]
+
+
+@instead_of(parameter_groups)
+def all_but_embeddings_decay(model: nn.Module, weight_decay: float) -> Groups:
+    """Embeddings are spared, and gains and biases decay with the matrices. Only the matrices do."""
+    groups = parameter_groups(model, weight_decay)
+    tables = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    spared = [p for p in groups[1]["params"] if p in tables]
+    vectors = [p for p in groups[1]["params"] if p not in tables]
+    groups[1]["params"] = spared
+    return [*groups, {"params": vectors, "weight_decay": weight_decay}]
 
 
 @instead_of(parameter_groups)
