@@ -4,6 +4,7 @@ What a learner needs to train a Transformer on real pairs is all here, and is sh
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,12 +144,12 @@ def unwatched(impl: Any) -> contextlib.AbstractContextManager[None]:
 
 def rows(sentences: Tensor) -> list[list[int]]:
     """What a search says, row by row: behind the start, up to the end or the padding."""
-    said = []
-    for row in sentences.tolist():
-        words = row[1:] if row[:1] == [START] else row
-        stops = [place for place, token in enumerate(words) if token in (END, PAD)]
-        said.append(words[: stops[0]] if stops else words)
-    return said
+    return [spoken(row[1:] if row[:1] == [START] else row) for row in sentences.tolist()]
+
+
+def spoken(words: list[int]) -> list[int]:
+    """Up to the end or the padding."""
+    return list(itertools.takewhile(lambda token: token not in (END, PAD), words))
 
 
 def learned(
