@@ -14,17 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from spec.kit.names import canonical
+from spec.kit.telling import GATES, OUTPUT, SHIFT, asked, gate, place_of
 
 Kinds = set[tuple[str, tuple[int, ...]]]
-SHIFT = re.compile(r"b(_\w+|[qkvo\d])?|.*(beta|bias|shift|offset).*", re.IGNORECASE)
-OUTPUT = re.compile(r"(w_?)?o|.*(out|proj).*", re.IGNORECASE)
 PARTS = (3, 2)  # query, key and value, or key and value, in one matrix
-GATES = {  # of an LSTM, in torch's order, and what else learners call them
-    "i": ("input", "in_gate", "update"),
-    "f": ("forget",),
-    "g": ("cand", "cell", "major", "memory", "new", "tilde"),
-    "o": ("out",),
-}
 
 
 @dataclass(frozen=True)
@@ -175,10 +168,10 @@ def _of_gates(found: list[Learned], wanted: list[Learned]) -> list[Learned]:
     groups: dict[object, list[Learned]] = {}
     for each in found:
         if each.value.ndim and (each.role, len(GATES) * each.value.shape[0]) in tall:
-            groups.setdefault((_own(each.name)[0], each.kind), []).append(each)
+            groups.setdefault((place_of(each.name)[0], each.kind), []).append(each)
     result = list(found)
     for group in groups.values():
-        gates = [[each for each in group if _gate(each.name) == gate] for gate in GATES]
+        gates = [[each for each in group if gate(each.name) == one] for one in GATES]
         if all(len(each) * len(GATES) == len(group) for each in gates):
             start = next(number for number, each in enumerate(result) if each is group[0])
             result = [each for each in result if not any(each is part for part in group)]
@@ -187,42 +180,17 @@ def _of_gates(found: list[Learned], wanted: list[Learned]) -> list[Learned]:
     return result
 
 
-def _own(name: str) -> tuple[str, str]:
-    """Where a layer stands and what it is called there: `attention` and `to_q` for `attention.to_q.weight`."""
-    named = [part for part in name.lower().split(".") if part not in ("weight", "bias", "")]
-    while named and named[-1].isdigit():
-        named.pop()
-    return ".".join(named[:-1]), named[-1] if named else ""
-
-
-def _gate(name: str) -> str:
-    """i, f, g or o: `forget_gate.0.weight` is f, `W_xc` is g; empty where the name does not tell."""
-    own = _own(name)[1]
-    for gate, words in GATES.items():
-        if any(word in own for word in words):
-            return gate
-    letters = re.findall("[ifgco]", own)
-    return letters[-1].replace("c", "g") if letters else ""
-
-
-def _asked(name: str) -> str:
-    """q, k or v: `key` is k, `W_Q` is q; empty where the name does not tell."""
-    own = _own(name)[1]
-    words = [word for word in ("query", "queries", "key", "val") if word in own]
-    letters = re.findall(r"(?<![a-z])[qkv](?![a-z])|(?<=\bw)[qkv]\b", own.replace("_", " "))
-    return (words or letters or [""])[0][:1]
-
-
 def _in_order(found: list[Learned]) -> list[Learned]:
-    """Query, key and value of an attention in this order, whichever was registered first."""
+    """Query, key, value and output of an attention in this order, whichever was registered first."""
     groups: dict[object, list[int]] = {}
     for number, each in enumerate(found):
-        groups.setdefault((_own(each.name)[0], each.kind), []).append(number)
+        if asked(each.name):
+            groups.setdefault((place_of(each.name)[0], each.kind), []).append(number)
     result = list(found)
     for numbers in groups.values():
-        parts = {_asked(found[number].name): found[number] for number in numbers}
-        if len(numbers) == 3 and parts.keys() == {"q", "k", "v"}:
-            for number, part in zip(numbers, "qkv", strict=True):
+        parts = {asked(found[number].name): found[number] for number in numbers}
+        if len(parts) == len(numbers):
+            for number, part in zip(numbers, sorted(parts, key="qkvo".index), strict=True):
                 result[number] = parts[part]
     return result
 
