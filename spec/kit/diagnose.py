@@ -183,6 +183,9 @@ def explain(requirement: Requirement, impl: Implementation, among: Sequence[str]
                     _suspect(name, True).module(requirement.chapter)
                 with manners.halves():
                     names = _explain(requirement, tried, impl, log.body, cases, in_halves=True)
+            if not names and "sequences" in requirement.uses:
+                with manners.apart():
+                    names = _explain(requirement, tried, impl, log.body, cases, in_halves=False)
             made = [each.module for each in _suspect("reference", False).log.made]
             if not names and any(map(manners.has_a_network, made)):
                 listed = [name for name in tried if name in requirement.rejects]

@@ -1,7 +1,8 @@
 """What a learner may do otherwise than the reference and be right, so that mistakes can be made in that manner too.
 
 A rotary may turn channels i and i + d_k/2, where ours turns neighbours; a model's networks may bend by ReLU, where ours
-bend by GELU. Mistakes are written over ours: for a while all of ours does it in the learner's manner.
+bend by GELU; a sequence may begin behind the last target of the one before, where ours begins with it. Mistakes are
+written over ours: for a while all of ours does it in the learner's manner.
 """
 
 import contextlib
@@ -48,6 +49,31 @@ def halves() -> Iterator[None]:
     finally:
         for module, name, rotary in found:
             setattr(module, name, rotary)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Every right `sequences` of ours steps by length + 1 in here: no token is in two sequences."""
+    right = sys.modules["reference.data"].sequences
+
+    @functools.wraps(right)
+    def stepping(stream: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        right(stream, length)  # for the error of a stream that is too short
+        pieces = stream.unfold(0, length + 1, length + 1)
+        return pieces[:, :-1], pieces[:, 1:]
+
+    found = [
+        module
+        for path, module in list(sys.modules.items())
+        if path.startswith(OURS) and vars(module).get("sequences") is right
+    ]
+    for module in found:
+        module.sequences = stepping  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in found:
+            module.sequences = right  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -340,7 +340,8 @@ def sequences_lose_the_last_one(stream: Tensor, length: int) -> Pair:
 @instead_of(sequences)
 def sequences_drop_the_head(stream: Tensor, length: int) -> Pair:
     """What fills no sequence is cut off at the beginning of the stream. It is the tail that is dropped."""
-    return sequences(stream[(len(stream) - 1) % length :], length)
+    _, targets = sequences(torch.arange(len(stream)), length)
+    return sequences(stream[len(stream) - 1 - int(targets[-1, -1]) :], length)
 
 
 @instead_of(sequences)
@@ -383,8 +384,7 @@ def targets_are_the_tokens_before(stream: Tensor, length: int) -> Pair:
 @instead_of(sequences)
 def targets_skip_a_token(stream: Tensor, length: int) -> Pair:
     """The targets are two tokens ahead. They are the very next."""
-    inputs, _ = sequences(stream, length)
-    return inputs, stream.roll(-2)[: inputs.numel()].view(inputs.shape)
+    return sequences(stream, length)[0], sequences(stream.roll(-1), length)[1]
 
 
 @instead_of(sequences)
