@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -59,8 +60,8 @@ def verdict(mistake: Mistake) -> tuple[str, list[str]]:
     return OTHER if others else NONE, others
 
 
-def judged(mistakes: list[Mistake], chapter: str) -> dict[str, tuple[str, str]]:
-    """{mistake: verdict and other names}, by forked processes; one that dies has no verdict."""
+def judged(mistakes: list[Mistake], chapter: str) -> Iterator[tuple[str, str, str]]:
+    """(mistake, verdict, other names) as they come, by forked processes; one that dies has no verdict."""
     pipes = []
     for worker in range(WORKERS):
         reader, writer = os.pipe()
@@ -71,13 +72,11 @@ def judged(mistakes: list[Mistake], chapter: str) -> dict[str, tuple[str, str]]:
             os._exit(0)
         os.close(writer)
         pipes.append(os.fdopen(reader))
-    found = {}
     for line in track((line for pipe in pipes for line in pipe), chapter, total=len(mistakes)):
         name, said, others = line.rstrip("\n").split("\t")
-        found[name] = said, others
+        yield name, said, others
     for _ in pipes:
         os.wait()
-    return found
 
 
 def report(chapters: list[str]) -> None:
@@ -89,13 +88,13 @@ def report(chapters: list[str]) -> None:
     table = Table("chapter", "mistakes", OWN, BESIDE, OTHER, NONE)
     total: Counter[str] = Counter()
     for chapter in chapters or CHAPTERS:
-        found = judged(list(catalogue.mistakes(chapter).values()), chapter)
-        count = Counter(said for said, _ in found.values())
-        total += count
-        table.add_row(chapter, str(len(found)), *(str(count[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
-        for name, (said, others) in found.items():
+        count: Counter[str] = Counter()
+        for name, said, others in judged(list(catalogue.mistakes(chapter).values()), chapter):
+            count[said] += 1
             if said != OWN:
                 show.print(f"  {name}: {said} {others}")
+        total += count
+        table.add_row(chapter, str(count.total()), *(str(count[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
     table.add_row("all", str(total.total()), *(str(total[kind]) for kind in (OWN, BESIDE, OTHER, NONE)))
     show.print(table)
 
