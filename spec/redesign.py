@@ -997,7 +997,7 @@ def test_redesigned_blocks_see_the_past_alone(impl: Redesign, x: Tensor, heads: 
     assert_close(who_sees_whom(block, x), torch.ones_like(past))
 
 
-@rejects("parallel_mask_read_as_heads", "shaped_mask_read_as_heads")
+@rejects("parallel_mask_read_as_heads", "parallel_mask_repeated_in_the_wrong_order", "shaped_mask_read_as_heads")
 @for_all(x=doubles("2 position (2 d)"), mask=booleans("2 position position"), kind=KINDS, examples=6)
 def test_redesigned_blocks_take_a_mask_a_sequence(impl: Redesign, x: Tensor, mask: Tensor, kind: str) -> None:
     """A mask (batch, query, key) gives each sequence its own, in every block, and (batch, 1, key) serves all queries.
@@ -1013,6 +1013,20 @@ def test_redesigned_blocks_take_a_mask_a_sequence(impl: Redesign, x: Tensor, mas
         alone = [block(x[i : i + 1], mask=masks[i]) for i in range(2)]
         assert_close(block(x, mask=masks), torch.cat(alone), atol=1e-6, rtol=1e-6)
         assert_close(block(x, mask=masks[:, None].expand(-1, 2, -1, -1)), torch.cat(alone), atol=1e-6, rtol=1e-6)
+
+
+@rejects("parallel_mask_read_as_heads", "parallel_mask_repeated_in_the_wrong_order")
+@for_all(x=doubles("3 position (2 d)"), mask=booleans("3 position position"), kind=KINDS, examples=4)
+def test_redesigned_blocks_take_any_number_of_masks(impl: Redesign, x: Tensor, mask: Tensor, kind: str) -> None:
+    """Three sequences have a mask each where there are two heads.
+
+    Hint: the axis of heads stands between batch and query: `mask[:, None]`.
+    """
+    mask = mask | torch.eye(x.shape[1], dtype=torch.bool)
+    make = one(kind, impl.ParallelBlock, impl.SimplifiedBlock, impl.PAFormerBlock)
+    block = perturb(make(d_model=x.shape[-1], heads=2, d_ff=16)).eval().double()
+    alone = [block(x[i : i + 1], mask=mask[i]) for i in range(3)]
+    assert_close(block(x, mask=mask), torch.cat(alone), atol=1e-6, rtol=1e-6)
 
 
 @rejects("gains_adapt_over_the_batch", "redesign_knows_positions")

@@ -117,6 +117,20 @@ class parallel_mask_read_as_heads(ParallelBlock):  # noqa: N801
 
 
 @instead_of(ParallelBlock)
+class parallel_mask_repeated_in_the_wrong_order(ParallelBlock):  # noqa: N801
+    """The parallel block repeats the masks for the heads in another order (`repeat`) than that of sequences and heads, so
+    a head gets another sequence's. `repeat_interleave` keeps them together.
+    """
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """As nn.MultiheadAttention does not want it."""
+        if mask is not None and mask.ndim == 3:
+            tiled = mask.expand(len(x), -1, -1).repeat(self.attention.heads, 1, 1)
+            mask = rearrange(tiled, "(batch head) query key -> batch head query key", head=self.attention.heads)
+        return super().forward(x, mask)
+
+
+@instead_of(ParallelBlock)
 class parallel_drops_in_evaluation(_Parallel):  # noqa: N801
     """The parallel block's dropout stays on in evaluation: `F.dropout` needs `training=self.training`."""
 
