@@ -118,7 +118,7 @@ class parallel_mask_read_as_heads(ParallelBlock):  # noqa: N801
 
 @instead_of(ParallelBlock)
 class parallel_mask_repeated_in_the_wrong_order(ParallelBlock):  # noqa: N801
-    """The parallel block repeats the masks for the heads in another order (`repeat`) than that of sequences and heads, so
+    """The parallel block repeats the masks for the heads in another order (`repeat`) than that of sequences and heads:
     a head gets another sequence's. `repeat_interleave` keeps them together.
     """
 
