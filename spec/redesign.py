@@ -1018,7 +1018,7 @@ def test_redesigned_blocks_take_a_mask_a_sequence(impl: Redesign, x: Tensor, mas
 @rejects("parallel_mask_read_as_heads", "parallel_mask_repeated_in_the_wrong_order")
 @for_all(x=doubles("3 position (2 d)"), mask=booleans("3 position position"), kind=KINDS, examples=4)
 def test_redesigned_blocks_take_any_number_of_masks(impl: Redesign, x: Tensor, mask: Tensor, kind: str) -> None:
-    """Three sequences have a mask each where there are two heads.
+    """Three sequences have a mask each in a redesigned block of two heads.
 
     Hint: the axis of heads stands between batch and query: `mask[:, None]`.
     """
