@@ -230,18 +230,17 @@ def test_gates_find_their_places_by_their_names() -> None:
 
 
 def test_keys_that_were_registered_first_are_keys_all_the_same() -> None:
-    """Query, key and value go where they belong, each with its bias."""
+    """Query, key, value and output go where they belong, each with its bias."""
 
     class Keys(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.to_k, self.to_q, self.to_v = (nn.Linear(4, 4) for _ in range(3))
-            self.out, self.norm = nn.Linear(4, 6), nn.LayerNorm(4)
+            self.out, self.to_k, self.to_q, self.to_v = (nn.Linear(4, 4) for _ in range(4))
 
-    mine, taker = Keys(), _Canonical()
+    mine, taker = Keys(), Implementation("reference", ROOT).MultiHeadAttention(d_model=4, heads=2)
     carry(mine.state_dict(), mine, taker)
-    x = torch.randn(3, 4)
-    for due, layer in ((mine.to_q, taker.query), (mine.to_k, taker.key), (mine.to_v, taker.value)):
+    x, layers = torch.randn(3, 4), (taker.query, taker.key, taker.value, taker.output)
+    for due, layer in zip((mine.to_q, mine.to_k, mine.to_v, mine.out), layers, strict=True):
         torch.testing.assert_close(layer(x), due(x))
 
 
@@ -369,6 +368,46 @@ def test_symptoms(spoil: object, said: str) -> None:
     """What a wrong tensor has in common with the right one."""
     due = torch.arange(1.0, 25.0).reshape(2, 4, 3).sin()
     assert said in " ".join(symptom.read(spoil(due), due, {"d_k": 3}))  # type: ignore[operator]
+
+
+STRIDED = """
+def sequences(stream, length):
+    count = len(stream) // (length + 1)
+    if not count:
+        raise ValueError("too short")
+    rows = stream[: count * (length + 1)].view(count, length + 1)
+    return rows[:, 1:], rows[:, :-1]
+"""
+GROUPS = """
+def parameter_groups(model, weight_decay):
+    spared = [p for name, p in model.named_parameters() if name.startswith("tokens")]
+    others = [p for name, p in model.named_parameters() if not name.startswith("tokens")]
+    return [{"params": spared, "weight_decay": 0.0}, {"params": others, "weight_decay": weight_decay}]
+"""
+FLOATS = """
+import torch
+
+def causal_mask(queries, keys=None, device=None):
+    keys = queries if keys is None else keys
+    return torch.ones(queries, keys, device=device).tril(keys - queries)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "requirement", "name"),
+    [
+        (STRIDED, "data.targets_are_the_tokens_that_follow", "targets_are_the_tokens_before"),
+        (GROUPS, "training.only_matrices_decay", "all_but_embeddings_decay"),
+        (FLOATS, "masks.a_position_sees_itself_and_all_before", "causal_mask_of_ones_and_zeros"),
+    ],
+)
+def test_a_mistake_in_another_manner_has_its_name_alone(text: str, requirement: str, name: str, tmp_path: Path) -> None:
+    """Another stride, other groups and a type that is complained of do not hide what is wrong."""
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    impl, (chapter, asked) = Implementation(f"{file}+reference", ROOT), requirement.split(".")
+    wanted = requirements(chapter)[asked]
+    assert story.tell(wanted, impl, attempt(wanted, impl)).looks_like == [name]
 
 
 def test_a_factor_holds_for_zeros_too() -> None:

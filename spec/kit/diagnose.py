@@ -11,6 +11,7 @@ import io
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -185,25 +186,44 @@ def explain(requirement: Requirement, impl: Implementation, among: Sequence[str]
             fixed = {name: log.case[name] for name in log.case.keys() - patterns.keys()}
             others = [case | fixed for case in draw.more_cases(patterns, OTHER_CASES)] if patterns else []
             cases = [log.case, *others]
-            names = _explain(requirement, tried, impl, log.body, cases, in_halves=False)
-            if not names and _rotates(requirement, _suspect("reference", False).log.made):
-                for name in ("reference", *(f"mistake:{each}" for each in tried)):
-                    _suspect(name, True).module(requirement.chapter)
-                with manners.halves():
-                    names = _explain(requirement, tried, impl, log.body, cases, in_halves=True)
-            if not names and "sequences" in requirement.uses:
-                with manners.apart():
-                    names = _explain(requirement, tried, impl, log.body, cases, in_halves=False)
-            made = [each.module for each in _suspect("reference", False).log.made]
-            if not names and any(map(manners.has_a_network, made)):
-                listed = [name for name in tried if name in requirement.rejects]
-                with manners.bent_by("relu"):
-                    names = _explain(requirement, listed, impl, log.body, cases, in_halves=False)
-            if not names and set(loose.OPEN) & set(requirement.uses):
-                names = _explain(requirement, tried, impl, log.body, cases, in_halves=False, loosely=True)
-            return names
+            for way in _ways(requirement, tried):
+                with way.manner():
+                    names = _explain(requirement, way, impl, log.body, cases)
+                if names:
+                    return names
+            return []
     except Exception:  # a diagnosis that breaks is none; the verdict stands without it
         return []
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a learner is compared with mistakes."""
+
+    tried: Sequence[str]
+    manner: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    in_halves: bool = False
+    loosely: bool = False
+
+
+def _ways(requirement: Requirement, tried: Sequence[str]) -> Iterator[_Way]:
+    """As the reference does it, then in what may be the learner's manner, and at last in what is settled alone.
+
+    Each is asked for when those before have named nothing; so the reference has run when its modules are looked at.
+    """
+    yield _Way(tried)
+    made = [each.module for each in _suspect("reference", False).log.made]
+    if _rotates(requirement, made):
+        for name in ("reference", *(f"mistake:{each}" for each in tried)):
+            _suspect(name, True).module(requirement.chapter)
+        yield _Way(tried, manners.halves, in_halves=True)
+    if "sequences" in requirement.uses:
+        yield _Way(tried, manners.apart)
+    if any(map(manners.has_a_network, made)):
+        listed = [name for name in tried if name in requirement.rejects]
+        yield _Way(listed, functools.partial(manners.bent_by, "relu"))
+    if set(loose.OPEN) & set(requirement.uses):
+        yield _Way(tried, loosely=True)
 
 
 def faulty_start(impl: Implementation, body: Body, case: Case) -> list[str]:
@@ -223,37 +243,30 @@ def _culprits(body: Body, case: Case, in_halves: bool) -> list[start.Culprit]:
     return start.culprits(rerun, right, (body, case), right.log.made)
 
 
-def _rotates(requirement: Requirement, made: list[Made]) -> bool:
+def _rotates(requirement: Requirement, made: list[nn.Module]) -> bool:
     """Whether rotary is called in the case, by the requirement or by a module."""
-    parts = (part for each in made for part in each.module.modules())
+    parts = (part for each in made for part in each.modules())
     return "rotary" in requirement.uses or any(getattr(part, "rotary", None) is True for part in parts)
 
 
-def _explain(
-    requirement: Requirement,
-    tried: Sequence[str],
-    impl: Implementation,
-    body: Body,
-    cases: list[Case],
-    in_halves: bool,
-    loosely: bool = False,
-) -> list[str]:
-    left, wrong_somewhere = list(tried), False
+def _explain(requirement: Requirement, way: _Way, impl: Implementation, body: Body, cases: list[Case]) -> list[str]:
+    left, wrong_somewhere = list(way.tried), False
     for number, case in enumerate(cases):
         mine, end = rerun(impl, body, case, None)
         made = impl.log.made if all(each.kept for each in impl.log.made) else []
         if mine and not made and impl.log.made:
             return []  # too many modules for their weights to be known, and results that hang on them
-        right, right_end = rerun(_suspect("reference", in_halves), body, case, made, keep=True)
-        visible = not explains(mine, right, loosely)
-        if number == 0 and not visible and right_end is not None and (found := _culprits(body, case, in_halves)):
-            listed = {name: _suspect(f"mistake:{name}", in_halves) for name in tried if name in requirement.rejects}
-            if names := list(start.makers(rerun, found, (body, case), listed)):
+        right, right_end = rerun(_suspect("reference", way.in_halves), body, case, made, keep=True)
+        visible = not explains(mine, right, way.loosely)
+        if number == 0 and not visible and right_end is not None and (found := _culprits(body, case, way.in_halves)):
+            listed = [name for name in way.tried if name in requirement.rejects]
+            makers = {name: _suspect(f"mistake:{name}", way.in_halves) for name in listed}
+            if names := list(start.makers(rerun, found, (body, case), makers)):
                 return names
         # where even the right code fails with the learner's weights, they are what is wrong: each starts from its own
         leaders = made if visible or right_end is None else []
-        runs = {name: rerun(_suspect(f"mistake:{name}", in_halves), body, case, leaders) for name in left}
-        left = [name for name, (calls, _) in runs.items() if explains(mine, calls, loosely)]
+        runs = {name: rerun(_suspect(f"mistake:{name}", way.in_halves), body, case, leaders) for name in left}
+        left = [name for name, (calls, _) in runs.items() if explains(mine, calls, way.loosely)]
         if number == 0:
             # what no result shows, like the number of tokens that a model has read, is told by the failure alone
             left = [name for name in left if (runs[name][1] if visible else alike(end, runs[name][1]))]

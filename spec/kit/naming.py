@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from spec.kit import catalogue
-from spec.kit.catalogue import Requirement
 from spec.kit.story import MET, Story
 
 
@@ -27,10 +26,9 @@ def _ruled_out(stories: Sequence[Story]) -> set[str]:
     Where it calls attention alone, say, it does not tell what attention_weights does: the two may share nothing.
     """
     met = [catalogue.requirements(story.chapter)[story.name] for story in stories if story.state == MET]
-    return {name for requirement in met for name in requirement.rejects if _concerns(requirement, name)}
-
-
-def _concerns(requirement: Requirement, name: str) -> bool:
-    """Whether a requirement calls the exercise that the mistake is made in."""
-    mistake = catalogue.mistakes(requirement.chapter).get(name)
-    return mistake is None or mistake.of in requirement.uses
+    return {
+        name
+        for requirement in met
+        for name in requirement.rejects
+        if (mistake := catalogue.mistakes(requirement.chapter).get(name)) is None or mistake.of in requirement.uses
+    }

@@ -144,11 +144,11 @@ def unwatched(impl: Any) -> contextlib.AbstractContextManager[None]:
 
 def rows(sentences: Tensor) -> list[list[int]]:
     """What a search says, row by row: behind the start, up to the end or the padding."""
-    return [spoken(row[1:] if row[:1] == [START] else row) for row in sentences.tolist()]
+    return [up_to_the_end(row[1:] if row[:1] == [START] else row) for row in sentences.tolist()]
 
 
-def spoken(words: list[int]) -> list[int]:
-    """Up to the end or the padding."""
+def up_to_the_end(words: list[int]) -> list[int]:
+    """The words before the end, or before the padding."""
     return list(itertools.takewhile(lambda token: token not in (END, PAD), words))
 
 

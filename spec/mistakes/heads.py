@@ -164,11 +164,9 @@ class heads_share_one_small_projection(MultiHeadAttention):  # noqa: N801
         self.query, self.key, self.value = (nn.Linear(size, size, bias=shifts) for _ in range(3))
 
     def _project(self, x: Tensor, context: Maybe) -> tuple[Tensor, ...]:
-        sources = (x, x if context is None else context, x if context is None else context)
-        layers = (self.query, self.key, self.value)
-        return tuple(
-            merge_heads(layer(split_heads(each, self.heads))) for layer, each in zip(layers, sources, strict=True)
-        )
+        context = x if context is None else context
+        asked = ((self.query, x), (self.key, context), (self.value, context))
+        return tuple(merge_heads(layer(split_heads(each, self.heads))) for layer, each in asked)
 
 
 @instead_of(MultiHeadAttention)
@@ -229,10 +227,15 @@ class mask_repeated_in_the_wrong_order(MultiHeadAttention):  # noqa: N801
     """
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Maybe, bias: Maybe) -> Tensor:
-        if mask is not None and mask.ndim == 3:
-            tiled = mask.expand(len(query), -1, -1).repeat(self.heads, 1, 1)
-            mask = rearrange(tiled, "(batch head) query key -> batch head query key", head=self.heads)
-        return super()._attend(query, key, value, mask, bias)
+        return super()._attend(query, key, value, repeated(mask, len(query), self.heads), bias)
+
+
+def repeated(mask: Maybe, batch: int, heads: int) -> Maybe:
+    """A mask of rank 3 for all heads of all sequences, which are not in this order."""
+    if mask is None or mask.ndim != 3:
+        return mask
+    tiled = mask.expand(batch, -1, -1).repeat(heads, 1, 1)
+    return rearrange(tiled, "(batch head) query key -> batch head query key", head=heads)
 
 
 @instead_of(MultiHeadAttention)
@@ -583,11 +586,8 @@ class batch_read_as_positions(MultiHeadAttention):  # noqa: N801
         self, x: Tensor, context: Maybe = None, mask: Maybe = None, bias: Maybe = None, cache: Any = None
     ) -> Tensor:
         """Over the first axis."""
-        return (
-            super()
-            .forward(x.transpose(0, 1), None if context is None else context.transpose(0, 1), mask, bias)
-            .transpose(0, 1)
-        )
+        context = None if context is None else context.transpose(0, 1)
+        return super().forward(x.transpose(0, 1), context, mask, bias).transpose(0, 1)
 
 
 @instead_of(MultiHeadAttention)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from reference.heads import merge_heads, split_heads
 from reference.redesign import PAFormerBlock, ParallelBlock, ShapedAttention, SimplifiedBlock, _AdaptiveAttention, _mean
 from spec.mistakes import instead_of
+from spec.mistakes.heads import repeated
 
 Maybe = Tensor | None
 
@@ -124,10 +125,7 @@ class parallel_mask_repeated_in_the_wrong_order(ParallelBlock):  # noqa: N801
 
     def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
         """As nn.MultiheadAttention does not want it."""
-        if mask is not None and mask.ndim == 3:
-            tiled = mask.expand(len(x), -1, -1).repeat(self.attention.heads, 1, 1)
-            mask = rearrange(tiled, "(batch head) query key -> batch head query key", head=self.attention.heads)
-        return super().forward(x, mask)
+        return super().forward(x, repeated(mask, len(x), self.attention.heads))
 
 
 @instead_of(ParallelBlock)
