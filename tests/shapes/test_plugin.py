@@ -199,3 +199,14 @@ def test_no_other_error_appears(project: Project, cache: str) -> None:
     without = project.mypy(cache=cache)
     assert len(without) > 2
     assert [line for line in with_plugin if not line.endswith("[shape]")] == without
+
+
+def test_the_fast_configuration_sees_shapes_too(project: Project, cache: str) -> None:
+    """Without the sources of torch and einops, which `.mypy-fast.ini` leaves out, the shapes are the same."""
+    for stand_in in ("torch.pyi", "einops.pyi"):
+        (project.folder / stand_in).unlink()
+    fast = ("--config-file", str(ROOT / ".mypy-fast.ini"))
+    assert project.mypy(*fast, cache=cache) == []
+    project.edit("model", *WRONG)
+    (line,) = project.mypy(*fast, cache=cache)
+    assert line.endswith("[shape]")
