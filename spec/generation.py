@@ -323,8 +323,9 @@ def test_every_row_and_step_is_drawn_anew(impl: Generation) -> None:
         assert len({tuple(row) for row in rows.tolist()}) == 30
 
 
-@rejects("always_takes_the_most_likely", "generator_is_ignored", "needs_a_max_length")
-def test_the_generator_decides(impl: Generation) -> None:
+@rejects("always_takes_the_most_likely", "generator_is_ignored", "needs_a_max_length", "top_p_forgets_the_generator")
+@for_all(top=[{}, {"top_k": 2}, {"top_p": 0.9}], examples=3)
+def test_the_generator_decides(impl: Generation, top: dict[str, Any]) -> None:
     """Equal generators give equal texts, others other ones, and the global random numbers are left alone.
 
     A result that can be repeated can be looked into.
@@ -332,7 +333,7 @@ def test_the_generator_decides(impl: Generation) -> None:
     Hint: hand `generator` to `torch.multinomial`; no torch.manual_seed.
     """
     says, prompt, state = Says(0.5, 0.5), tokens(2, 2, 1), torch.get_rng_state()
-    one, again, other = (impl.generate(says, prompt, 40, generator=generator(key)) for key in (1, 1, 2))
+    one, again, other = (impl.generate(says, prompt, 40, generator=generator(key), **top) for key in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)
@@ -423,6 +424,7 @@ def test_the_model_keeps_its_mode(impl: Whole, training: bool) -> None:
     "cached_tokens_stand_at_0",
     "cached_prompt_sees_its_future",
     "cached_tokens_turn_from_0",
+    "cache_in_half_precision",
 )
 @for_all(positions=SCHEMES, norm=["pre", "post"], examples=10)
 def test_the_cache_changes_nothing_inside_the_context(impl: Whole, positions: str, norm: str) -> None:
@@ -474,7 +476,7 @@ def test_a_prompt_beyond_the_context_can_be_cached(impl: Whole) -> None:
     assert torch.equal(cached, plain)
 
 
-@rejects("reads_the_first_position", "generator_is_ignored", "cache_without_the_prompt")
+@rejects("reads_the_first_position", "generator_is_ignored", "cache_without_the_prompt", "top_p_forgets_the_generator")
 @for_all(top=[{}, {"top_k": 4}, {"top_p": 0.8}], examples=3)
 def test_drawing_is_the_same_with_a_cache(impl: Whole, top: dict[str, Any]) -> None:
     """With equal generators, drawn texts are the same with a cache and without, too.

@@ -788,6 +788,7 @@ def test_pairs_of_a_batch_do_not_see_each_other(impl: Original, share: bool) -> 
     "says_probabilities",
     "places_live_outside_the_state",
     "says_log_probabilities",
+    "target_embeddings_are_not_multiplied",
 )
 @for_all(share=SHARES, examples=2)
 def test_embeddings_are_multiplied_by_sqrt_d_model(impl: Original, share: bool) -> None:
@@ -837,6 +838,7 @@ def _sinusoid(length: int) -> Float[Tensor, "position d_model"]:
     "shared_head_is_cut_off",
     "memory_is_cut_from_the_graph",
     "shifts_the_target_inside",
+    "shares_the_memory_alone",
 )
 def test_source_target_and_head_share_one_matrix(impl: Original) -> None:
     """With share=True, the default, one matrix is embedding of the source, embedding of the target, and head.
@@ -987,6 +989,7 @@ def test_the_parameters_of_the_transformer_are_canonical(impl: Original, share: 
     "decoder_blocks_read_each_other",
     "says_probabilities",
     "cross_skip_starts_at_the_input",
+    "target_embeddings_are_not_multiplied",
 )
 @for_all(share=SHARES, pad=[0, 3], examples=4)
 def test_the_transformer_equals_torchs(impl: Original, share: bool, pad: int) -> None:
@@ -1418,6 +1421,21 @@ def test_a_finished_sentence_stays_as_it_is(impl: Original) -> None:
     book |= {"c.": dict.fromkeys("abcdef", 0.16)}
     model = Phrasebook(book)
     assert spoken(impl.beam_search(model, model.sources(), START, END, 12, beams=3, alpha=0.0)) == ["c"]
+
+
+@rejects("ended_flags_stay_behind", "beams_keep_their_old_words", "length_penalty_is_forgotten", "finished_beams_grow")
+def test_an_ended_sentence_may_change_its_place(impl: Original) -> None:
+    """Where beams change places, words, score and whether it has ended go with each of them.
+
+    Here 'c' ends at 0.4 behind 'ab' with 0.54, and stands before 'abd' with 0.35, which has to go on.
+
+    Hint: index `done` by the parents of the chosen beams, as the words are: `done[rows, parent] | (token == end)`
+    """
+    book = {"": {"a": 0.6, "c": 0.4}, "a": {"b": 0.9, "e": 0.1}, "ab": {"d": 0.65, "e": 0.35}}
+    for word, sure in (("abdfab", 3), ("abefab", 3), ("aefabc", 2)):
+        book |= {word[:n]: {word[n]: 1.0} for n in range(sure, 6)}
+    model = Phrasebook(book)
+    assert spoken(impl.beam_search(model, model.sources(), START, END, 12, beams=2, alpha=3.0)) == ["abdfab"]
 
 
 @rejects("beams_sum_logits", "beams_are_all_alike", "beams_keep_their_old_words", "the_end_is_free")

@@ -253,7 +253,12 @@ def test_learned_rows_belong_to_positions(impl: Positions, max_length: int, d_mo
     assert_close(learned(length), rows[:length])
 
 
-@rejects("learned_rows_ignore_the_offset", "learned_rows_from_the_end", "learned_rows_are_all_returned")
+@rejects(
+    "learned_rows_ignore_the_offset",
+    "learned_rows_from_the_end",
+    "learned_rows_are_all_returned",
+    "learned_rows_end_at_the_length",
+)
 @for_all(d_model=axis("d_model"), length=[1, 3, 5], offset=[0, 1, 4])
 def test_learned_rows_continue_at_an_offset(impl: Positions, d_model: int, length: int, offset: int) -> None:
     """With an offset, learned positions start at that row.
@@ -564,6 +569,7 @@ def test_alibi_is_zero_at_the_query_itself(impl: Positions, heads: int, length: 
     "alibi_counts_distance_from_one",
     "alibi_by_key_position",
     "alibi_from_the_last_position",
+    "alibi_spares_the_past",
 )
 @for_all(heads=[1, 2, 4, 8], length=axis("position"))
 def test_alibi_falls_linearly_with_distance(impl: Positions, heads: int, length: int) -> None:

@@ -778,6 +778,24 @@ def test_gradients_reach_query_and_source(impl: Recurrence, query: Tensor, keys:
     assert gradients_are_derivatives(lambda query, keys: torch.cat(attention(query, keys), -1), query, keys)
 
 
+@rejects("projected_keys_are_kept")
+@for_all(query="batch d_query", keys="batch key d_key", d_attention=axis("d_attention"), examples=3)
+def test_the_next_source_is_read_anew(impl: Recurrence, query: Tensor, keys: Tensor, d_attention: int) -> None:
+    """Another source of the same shape is answered as by an attention that has seen none before, without gradients too.
+
+    A translator asks for one sentence after the other, and keeps what it made of a source no longer than the sentence.
+
+    Source: Bahdanau et al. 2015, §3.1.
+
+    Hint: store nothing on the module in `forward`.
+    """
+    used, fresh = (_attention(impl.BahdanauAttention, query, keys, d_attention) for _ in range(2))
+    fresh.load_state_dict(used.state_dict())
+    with torch.no_grad():
+        used(query, keys)
+        assert_close(used(query, 1 - 2 * keys), fresh(query, 1 - 2 * keys))
+
+
 @rejects(
     "sequences_share_a_state",
     "source_mask_is_ignored",

@@ -22,6 +22,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from spec.kit.close import assert_close
 from spec.kit.draw import for_all, tokens
+from spec.kit.elsewhere import in_another_process
 from spec.kit.marks import many_devices, one_device, patience, rejects, robust
 from spec.kit.probe import finite
 from spec.kit.server import trials
@@ -111,6 +112,20 @@ def test_a_share_is_shuffled(impl: Server, world: int) -> None:
     assert not torch.equal(share, share.sort().values)
     torch.manual_seed(1)  # whatever else was drawn
     assert_close(impl.shard(40, 0, world, 0, 5), share)
+
+
+@rejects("shuffles_by_a_strings_hash", "shuffles_by_the_global_numbers")
+@for_all(world=[1, 2])
+def test_every_process_deals_alike(impl: Server, world: int) -> None:
+    """Another process, with other hashes of strings and other random numbers, gives a rank the same sequences.
+
+    Every rank is a process of its own. Python hashes strings anew in each of them.
+
+    Hint: seed and epoch are whole numbers; make the generator's seed of them by arithmetic, not through a string.
+    """
+    share = impl.shard(40, 0, world, 2, 5)
+    with in_another_process():
+        assert_close(impl.shard(40, 0, world, 2, 5), share)
 
 
 @rejects("the_epoch_is_ignored", "never_shuffles")

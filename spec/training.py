@@ -668,7 +668,7 @@ def test_evaluation_is_in_eval_mode(impl: Training) -> None:
     assert not model.trained_on
 
 
-@rejects("stays_in_eval_mode", "always_wakes_the_model_up")
+@rejects("stays_in_eval_mode", "always_wakes_the_model_up", "only_the_whole_wakes_up")
 @for_all(training=[True, False])
 def test_evaluation_restores_the_mode(impl: Training, training: bool) -> None:
     """A model that was training is training again afterwards, and one that was not is not.

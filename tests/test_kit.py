@@ -391,6 +391,22 @@ def causal_mask(queries, keys=None, device=None):
     keys = queries if keys is None else keys
     return torch.ones(queries, keys, device=device).tril(keys - queries)
 """
+SHUFFLED = """
+import random
+
+def batches(inputs, targets, batch_size, generator=None):
+    order = list(range(len(inputs)))
+    random.Random(1337).shuffle(order)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield inputs[chosen], targets[chosen]
+"""
+SHORT = """
+def sequences(stream, length):
+    assert len(stream) > length, "not enough text"
+    count = (len(stream) - 1) // length
+    return stream[: count * length].view(-1, length), stream[1 : count * length + 1].view(-1, length)
+"""
 
 
 @pytest.mark.parametrize(
@@ -399,10 +415,14 @@ def causal_mask(queries, keys=None, device=None):
         (STRIDED, "data.targets_are_the_tokens_that_follow", "targets_are_the_tokens_before"),
         (GROUPS, "training.only_matrices_decay", "all_but_embeddings_decay"),
         (FLOATS, "masks.a_position_sees_itself_and_all_before", "causal_mask_of_ones_and_zeros"),
+        (SHUFFLED, "data.a_generator_decides_the_order", "batches_alike_in_every_epoch"),
+        (SHORT, "data.short_stream_errors_name_the_numbers", "short_streams_raise_without_numbers"),
     ],
 )
 def test_a_mistake_in_another_manner_has_its_name_alone(text: str, requirement: str, name: str, tmp_path: Path) -> None:
-    """Another stride, other groups and a type that is complained of do not hide what is wrong."""
+    """Another stride, other groups, another shuffle, other words of an error and a type that is complained of do not
+    hide what is wrong.
+    """
     file = tmp_path / "mine.py"
     file.write_text(text)
     impl, (chapter, asked) = Implementation(f"{file}+reference", ROOT), requirement.split(".")

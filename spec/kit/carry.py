@@ -5,6 +5,7 @@ mistake only if every result agrees, and with a wrong guess none does.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -104,15 +105,15 @@ def _add_bias(taker: nn.Module, name: str, value: Tensor) -> None:
 def _learned(
     module: nn.Module, own: Mapping[str, Tensor], known: set[str], values: Mapping[str, Tensor]
 ) -> list[Learned]:
-    """What is not known yet by its name, each tensor once, in the order of registration."""
-    parameters = {parameter.data_ptr() for parameter in module.parameters()}
-    seen = {value.data_ptr() for name, value in own.items() if name in known}
-    matrices = [name for name, value in own.items() if value.ndim > 1 and value.data_ptr() in parameters]
+    """What is not known yet by its name, each parameter once, in the order of registration."""
+    left = Counter(parameter.data_ptr() for parameter in module.parameters())  # several may lie on one memory
+    matrices = [name for name, value in own.items() if value.ndim > 1 and left[value.data_ptr()]]
     with_a_matrix = {name.rpartition(".")[0] for name in matrices}
+    left.subtract(value.data_ptr() for name, value in own.items() if name in known)
     found = []
     for name, value in own.items():
-        if value.data_ptr() in parameters - seen:
-            seen.add(value.data_ptr())
+        if left[value.data_ptr()] > 0 and name not in known:
+            left[value.data_ptr()] -= 1
             path, _, last = name.rpartition(".")
             beside = "bias" if path in with_a_matrix else "shift"
             role = beside if SHIFT.fullmatch(last) else "matrix" if value.ndim > 1 else "gain"

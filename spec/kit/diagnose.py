@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spec.kit import annotated, catalogue, draw, loose, manners, start
+from spec.kit import annotated, catalogue, draw, epoch, loose, manners, start
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
@@ -73,6 +73,8 @@ def agree(mine: Call, theirs: Call, loosely: bool = False) -> bool:
     """Whether two runs of one call came to the same: result, gradients, or error; `loosely`: in what is settled."""
     if mine.name == theirs.name and _on_a_file(mine.error) and _on_a_file(theirs.error):
         return True
+    if mine.name == theirs.name and _both_refuse(mine.error, theirs.error):
+        return True
     if mine.name != theirs.name or type(mine.error) is not type(theirs.error):
         return False
     if loosely and (found := loose.drawn_alike(mine, theirs)) is not None:
@@ -95,6 +97,11 @@ def _hangs_on_weights(call: Call) -> bool:
     return "." in call.name or any(isinstance(value, nn.Module) for value in call.arguments.values())
 
 
+def _both_refuse(mine: BaseException | None, theirs: BaseException | None) -> bool:
+    """Whether an error was asked for and both are as clear: any words and any type will do."""
+    return getattr(mine, "clear", None) is getattr(theirs, "clear", None) is not None
+
+
 def _on_a_file(error: BaseException | None) -> bool:
     """Whether torch was reading or writing a file: what it says of a broken one hangs on where that ends."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
@@ -109,7 +116,9 @@ def _cleared(left: list[Tensor | None]) -> bool:
 def explains(mine: Iterable[Call], theirs: list[Call], loosely: bool = False) -> bool:
     """Whether their calls begin with all of mine and come to the same."""
     mine = list(mine)
-    return len(theirs) >= len(mine) and all(agree(*pair, loosely) for pair in zip(mine, theirs, strict=False))
+    if len(theirs) < len(mine) or (loosely and epoch.together(mine) != epoch.together(theirs[: len(mine)])):
+        return False
+    return all(agree(*pair, loosely) for pair in zip(mine, theirs, strict=False))
 
 
 @contextlib.contextmanager

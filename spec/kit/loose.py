@@ -1,8 +1,8 @@
 """Compares calls in what the curriculum settles, where it leaves something open.
 
 Open is of which steps `train_loss` tells, how many groups parameters come in, what a search writes behind the end of a
-sentence, and how a token is taken by its probability: from all tokens or from the kept ones, in their order or in that
-of their ids. Equal generators then draw other tokens, as often.
+sentence, and what is made of random numbers: how a token is taken by its probability (from all tokens or from the kept
+ones, in their order or in that of their ids) and an epoch's order. Equal generators then draw other tokens, as often.
 """
 
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spec.kit import epoch
 from spec.kit.record import Call
 
 SEARCHES = ("greedy_search", "beam_search")
-OPEN = ("train", "generate", "parameter_groups", *SEARCHES)  # the exercises that this is about
+OPEN = ("train", "generate", "parameter_groups", "batches", "shard", *SEARCHES)  # the exercises that this is about
 ENOUGH = 500  # drawn tokens: fewer do not tell how likely each was
 APART = 0.06  # shares that are more apart are not the same: six standard deviations of 2,400 draws
 NOTHING_TO_DRAW = ("multinomial distribution", "probability tensor")  # torch's words for it
@@ -26,6 +27,10 @@ def settled(call: Call) -> Any:
         return [_up_to(row, call.arguments.get("end")) for row in value.tolist()]
     if call.name == "parameter_groups" and isinstance(value, list):
         return _decays(call.arguments["model"], call.live)
+    if call.name == "batches" and epoch.in_pairs(value):
+        return epoch.facts(call.arguments["inputs"], call.arguments["targets"], value)
+    if call.name == "shard" and isinstance(value, Tensor):
+        return epoch.share(value)
     named = fields(value)
     return {name: kept for name, kept in named.items() if name != "train_loss"} if "train_loss" in named else value
 

@@ -80,7 +80,9 @@ def refuses(call: Callable[[], object], *numbers: int) -> bool:
     except (NotImplementedError, Broken, Misbehaved):
         raise
     except Exception as error:
-        return all(str(number) in str(error) for number in numbers)
+        clear = all(str(number) in str(error) for number in numbers)
+        error.clear = clear  # type: ignore[attr-defined]  # all that is asked of it: the diagnosis compares no words
+        return clear
     return False
 
 

@@ -262,6 +262,25 @@ class encode_learns_new_tokens(Vocabulary):  # noqa: N801
 
 
 @instead_of(Vocabulary)
+class encode_counts_unknown_tokens_in(Vocabulary):  # noqa: N801
+    """Looking up an unknown token stores it, as a defaultdict does: ids stay right, but the vocabulary's length grows
+    with every new token of validation.
+    """
+
+    def __init__(self, tokens: list[str], max_size: int | None = None) -> None:
+        super().__init__(tokens, max_size)
+        self._asked: set[str] = set()
+
+    def encode(self, tokens: list[str]) -> Tensor:
+        """Right ids."""
+        self._asked |= {token for token in tokens if token not in self._ids}
+        return super().encode(tokens)
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._asked)
+
+
+@instead_of(Vocabulary)
 class encode_of_nothing_is_float(Vocabulary):  # noqa: N801
     """`torch.tensor([])` is float32, so an empty text becomes floats. Say `dtype=torch.long`."""
 
@@ -342,6 +361,18 @@ def sequences_drop_the_head(stream: Tensor, length: int) -> Pair:
     """What fills no sequence is cut off at the beginning of the stream. It is the tail that is dropped."""
     _, targets = sequences(torch.arange(len(stream)), length)
     return sequences(stream[len(stream) - 1 - int(targets[-1, -1]) :], length)
+
+
+@instead_of(sequences)
+def sequences_push_the_last_one_back(stream: Tensor, length: int) -> Pair:
+    """To lose no tail, one more sequence is cut from the end of the stream, and repeats tokens of the one before. The
+    tail is dropped.
+    """
+    inputs, targets = sequences(stream, length)
+    if len(stream) == inputs.numel() + 1:
+        return inputs, targets
+    last = stream[-length - 1 :][None]
+    return torch.cat([inputs, last[:, :-1]]), torch.cat([targets, last[:, 1:]])
 
 
 @instead_of(sequences)
@@ -580,6 +611,18 @@ def batches_fill_up_the_last(
 
 
 @instead_of(batches)
+def batches_counted_instead_of_sized(
+    inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator | None = None
+) -> Iterator[Pair]:
+    """The epoch is cut into so many parts, as torch.chunk does it, and they are larger than batch_size where it does
+    not divide the number of sequences. `torch.split` takes a size.
+    """
+    order = torch.randperm(len(inputs), generator=generator)
+    parts = torch.chunk(order, max(1, len(order) // batch_size))
+    return ((inputs[chosen], targets[chosen]) for chosen in parts)
+
+
+@instead_of(batches)
 def batches_draw_with_replacement(
     inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator | None = None
 ) -> Iterator[Pair]:
@@ -644,6 +687,17 @@ def reversal_mirrors_the_batch(batch: int, half: int, vocab: int, generator: tor
     """The batch is reversed instead of the sequence: each second half belongs to another first half."""
     first = reversal_sequences(batch, half, vocab, generator)[:, :half]
     return torch.cat([first, first.flip(0)], -1)
+
+
+@instead_of(reversal_sequences)
+def reversal_mirrors_the_batch_too(
+    batch: int, half: int, vocab: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Rows are reversed along with their tokens, as a flip without an axis does it: each second half mirrors another
+    first half.
+    """
+    first = reversal_sequences(batch, half, vocab, generator)[:, :half]
+    return torch.cat([first, first.flip(0, 1)], -1)
 
 
 @instead_of(reversal_sequences)

@@ -510,6 +510,16 @@ def generator_is_ignored(
 
 
 @instead_of(generate)
+def top_p_forgets_the_generator(
+    model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
+) -> Tensor:  # fmt: skip
+    """With top_p the draw is made in another place, and `generator` is not passed on to it."""
+    source = generator if top_p is None else None
+    return _drawn(model, prompt, steps, temperature, top_k, top_p, source, cache)
+
+
+@instead_of(generate)
 def always_the_same_seed(
     model: nn.Module, prompt: Tensor, steps: int, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None, generator: torch.Generator | None = None, cache: bool = False,
@@ -919,6 +929,12 @@ class _Overwrites(LayerKeysAndValues):
         return key, value
 
 
+class _Halves(LayerKeysAndValues):
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = super().extend(key.half().to(key.dtype), value.half().to(value.dtype))
+        return keys, values
+
+
 class _TheLastFour(LayerKeysAndValues):
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = super().extend(key, value)
@@ -934,6 +950,15 @@ class drops_the_oldest_keys(KVCache):
     """
 
     layer = _with(_TheLastFour)
+
+
+@instead_of(KVCache)
+class cache_in_half_precision(KVCache):
+    """Keys and values are kept in float16 to save memory, and the logits are not those of plain decoding. They keep
+    their dtype.
+    """
+
+    layer = _with(_Halves)
 
 
 @instead_of(KVCache)

@@ -464,6 +464,17 @@ class sqrt_d_model_is_forgotten(Transformer):
 
 
 @instead_of(Transformer)
+class target_embeddings_are_not_multiplied(Transformer):
+    """The embeddings of the source are multiplied by √d_model, those of the target are not. All are."""
+
+    def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        factor = math.sqrt(self.d_model) if table is self.source else 1.0
+        x = table(tokens) * factor
+        out: Tensor = self.dropout(x + sinusoidal_positions(x.shape[1], self.d_model, x.device, x.dtype))
+        return out
+
+
+@instead_of(Transformer)
 class embeddings_times_d_model(Transformer):
     """The embeddings are multiplied by d_model. Its square root is due."""
 
@@ -593,6 +604,19 @@ class shares_the_memory_of_the_head_alone(_Untied):
         if self.head.weight is self.source.weight:
             self.head = copy.copy(self.head)
             self.head._parameters = {"weight": nn.Parameter(self.source.weight.data), "bias": None}
+
+
+@instead_of(Transformer)
+class shares_the_memory_alone(_Untied):
+    """The matrices are three parameters on one memory (`target.weight.data = source.weight.data`): each is moved by its
+    own gradient, and they part with the first `.to(…)`. They have to be one parameter: `target.weight = source.weight`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.head.weight is self.source.weight:
+            self._untie()
+            self.target.weight.data = self.head.weight.data = self.source.weight.data
 
 
 @instead_of(Transformer)
@@ -1157,6 +1181,23 @@ def beams_keep_their_old_words(
             self.tokens = torch.cat([before, self.tokens[..., -1:]], -1)
 
     return _with(Mixed)(model, source, start, end, max_length, beams, alpha)
+
+
+@instead_of(beam_search)
+def ended_flags_stay_behind(
+    model: Transformer, source: Tensor, start: int, end: int, max_length: int, beams: int = 4, alpha: float = 0.6
+) -> Tensor:
+    """Words and scores follow the beams that were chosen, and what says which have ended does not: a beam is taken for
+    ended that is not.
+    """
+
+    class Behind(_Beams):
+        def grow(self, log_p: Tensor) -> None:
+            before = self.done
+            super().grow(log_p)
+            self.done = before | ((self.tokens[..., -1] == self.end) & (self.score > -math.inf))
+
+    return _with(Behind)(model, source, start, end, max_length, beams, alpha)
 
 
 @instead_of(beam_search)

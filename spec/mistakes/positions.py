@@ -261,6 +261,16 @@ class learned_rows_are_cut_short(LearnedPositions):  # noqa: N801
 
 
 @instead_of(LearnedPositions)
+class learned_rows_end_at_the_length(LearnedPositions):  # noqa: N801
+    """The slice starts at the offset and ends at `length`, so rows are missing. It ends at offset + length."""
+
+    def forward(self, length: int, offset: int = 0) -> Tensor:
+        """As many rows too few as the offset says."""
+        super().forward(length, offset)
+        return self.weight[offset:length]
+
+
+@instead_of(LearnedPositions)
 class learned_rows_forget_the_offsets_end(LearnedPositions):  # noqa: N801
     """Only the length is compared with max_length. With an offset, offset + length must fit."""
 
@@ -566,6 +576,14 @@ def alibi_by_query_position(heads: int, length: int, device: Device = None, dtyp
 def alibi_has_a_signed_distance(heads: int, length: int, device: Device = None, dtype: Dtype = None) -> Tensor:
     """The distance has a sign, so later keys get a bonus where no mask hides them. Take its absolute value."""
     return _alibi(_slopes(heads), _back(length), device, dtype)
+
+
+@instead_of(alibi_bias)
+def alibi_spares_the_past(heads: int, length: int, device: Device = None, dtype: Dtype = None) -> Tensor:
+    """The bias falls towards the future alone, which the mask hides, and is zero for all that is seen. Past keys get
+    less, the farther the less.
+    """
+    return _alibi(_slopes(heads), (-_back(length)).clamp(min=0), device, dtype)
 
 
 @instead_of(alibi_bias)

@@ -518,6 +518,23 @@ class context_of_projected_keys(BahdanauAttention):  # noqa: N801
 
 
 @instead_of(BahdanauAttention)
+class projected_keys_are_kept(BahdanauAttention):  # noqa: N801
+    """Without gradients the projected keys are kept for the next call, and another sentence of the same shape is scored
+    by them. Keep nothing, or keep it with the keys that it belongs to.
+    """
+
+    _kept: Tensor | None = None
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Maybe = None) -> State:
+        """Scores of the first sentence."""
+        if torch.is_grad_enabled() or self._kept is None or self._kept.shape[:2] != keys.shape[:2]:
+            self._kept = None if torch.is_grad_enabled() else self.key(keys)
+        projected = self.key(keys) if self._kept is None else self._kept
+        scores = self.score(torch.tanh(self.query(query)[:, None] + projected))[..., 0]
+        return _answer(scores, keys, mask)
+
+
+@instead_of(BahdanauAttention)
 class context_is_the_mean(BahdanauAttention):  # noqa: N801
     """The context is the plain mean of the visible keys: the weights are computed and not used."""
 

@@ -69,6 +69,16 @@ class parallel_network_reads_the_raw_stream(_Parallel):  # noqa: N801
 
 
 @instead_of(ParallelBlock)
+class parallel_norms_twice_for_the_network(_Parallel):  # noqa: N801
+    """The network's input is normed once more, by the same norm: at the start it changes nothing, later it does."""
+
+    def forward(self, x: Tensor, mask: Maybe = None) -> Tensor:
+        """The norm of a norm."""
+        normed = self.norm_1(x)
+        return x + self.dropout(self._see(normed, mask) + self.feed_forward(self.norm_1(normed)))
+
+
+@instead_of(ParallelBlock)
 class a_norm_for_each_side(_Parallel):  # noqa: N801
     """Attention and network have a norm each. A parallel block has one, and both sides read its result."""
 

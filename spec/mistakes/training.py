@@ -756,6 +756,17 @@ def stays_in_eval_mode(model: nn.Module, batches: Iterable[Batch]) -> float:
 
 
 @instead_of(evaluate)
+def only_the_whole_wakes_up(model: nn.Module, batches: Iterable[Batch]) -> float:
+    """`model.training` is put back by hand, which its parts do not hear of: dropout stays off. `model.train(…)` does,
+    or each part's own mode.
+    """
+    was, loss = model.training, evaluate(model, batches)
+    model.eval()
+    model.training = was
+    return loss
+
+
+@instead_of(evaluate)
 def always_wakes_the_model_up(model: nn.Module, batches: Iterable[Batch]) -> float:
     """The model is put into training mode afterwards, also where it was not in it before."""
     loss = evaluate(model, batches)
