@@ -98,7 +98,7 @@ def judge(mutant: Mutant, folder: Path) -> int:
     child = os.fork()
     if child:
         return child
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # the limit of a call has the other timers
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from spec.kit import diagnose, draw, fresh, loose, manners, story, symptom, weights
+from spec.kit import limit as limits
 from spec.kit.carry import carry
 from spec.kit.catalogue import ROOT, exercises, requirements
 from spec.kit.limit import limit
@@ -20,7 +22,7 @@ from spec.kit.record import Call, Log, guarded, watched
 from spec.kit.returns import check
 from spec.kit.story import picture
 from spec.kit.trial import attempt
-from spec.kit.verdict import CannotCheck, Endless, Misbehaved
+from spec.kit.verdict import Broken, CannotCheck, Endless, Misbehaved, NotOffered
 
 
 def test_axes_of_other_names_have_other_sizes() -> None:
@@ -73,6 +75,21 @@ def test_a_loop_is_ended_and_located(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(Endless, match=r"test_kit\.py:\d+ in spin"), limit(0.05, "spin", str(ROOT)):
         spin()
+    with limits.unhurried():
+        limits.hurry()
+    assert limits.pace == limits.HURRIED  # of the first loop; one that we try ourselves changes nothing
+    monkeypatch.setattr("spec.kit.limit.pace", 1.0)
+    with limits.unhurried():
+        limits.hurry()
+    assert limits.pace == 1.0
+
+
+def test_a_call_that_waits_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sleep and a lock take no computing, and the clock ends them."""
+    for name, value in (("pace", 1.0), ("ASLEEP", 0.1), ("PATIENCE", 0.0)):
+        monkeypatch.setattr(f"spec.kit.limit.{name}", value)
+    with pytest.raises(Endless, match="What does it wait for"), limit(10.0, "sleep"):
+        time.sleep(60)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +144,9 @@ def test_refusal_is_any_error_but_the_stubs() -> None:
     assert refuses(lambda: fail("d_model=7, heads=2"), 7, 2)
     assert not refuses(lambda: fail("no"), 7)
     assert not refuses(lambda: None)
-    with pytest.raises(NotImplementedError):
-        refuses(lambda: (_ for _ in ()).throw(NotImplementedError()))
+    for verdict in (NotImplementedError, NotOffered):
+        with pytest.raises(verdict):
+            refuses(lambda verdict=verdict: (_ for _ in ()).throw(verdict()))  # type: ignore[misc]
 
 
 def test_weights_by_canonical_name() -> None:
@@ -148,6 +166,21 @@ def test_weights_by_canonical_name() -> None:
         weights.give(module, {"weight": torch.ones(4)})
     with pytest.raises(CannotCheck, match="PARAMETERS"):
         weights.give(nn.Linear(2, 2), {"weight": torch.ones(2, 2), "offset": torch.ones(2)})
+
+
+def test_a_shared_matrix_may_be_registered_under_either_name() -> None:
+    """PyTorch lists it once, by the name that came first."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(2, 3, bias=False)
+            self.first = nn.Embedding(3, 2)
+            self.first.weight = self.last.weight
+
+    model = Tied()
+    weights.give(model, {"first.weight": torch.full((3, 2), 2.0)})
+    assert model.last.weight.eq(2).all()
 
 
 class _Canonical(nn.Module):
@@ -452,8 +485,22 @@ def test_places(tmp_path: Path) -> None:
     impl = Implementation(f"{folder}+reference", ROOT)
     assert impl.raw("attention_weights")(2, 3) == 4
     assert impl.raw("attention").__module__ == "reference.attention"
+    assert Implementation(str(folder), ROOT).raw("attention_weights") is impl.raw("attention_weights")
     with pytest.raises(UnknownPlace, match="student"):
         place("studnt", ROOT)
+    (folder / "masks.py").write_text("assert 1 + 1 == 3\n")
+    with pytest.raises(Broken, match=r"masks.py:1: AssertionError: in: assert 1 \+ 1 == 3"):
+        Implementation(str(folder), ROOT).module("masks")
+
+
+def test_what_needs_more_than_its_case_gets_no_name() -> None:
+    """Without the corpus every mistake fails alike: that tells nothing of this one."""
+    requirement, impl = (
+        requirements("training")["shakespeare_is_read_better_than_by_counting_pairs"],
+        Implementation("student"),
+    )
+    draw.begin(impl.log, requirement.function, {})
+    assert story.tell(requirement, impl, AssertionError("too large")).looks_like == []
 
 
 def test_a_mistake_reaches_later_chapters() -> None:

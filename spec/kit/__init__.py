@@ -1,1 +1,1 @@
-"""The machinery under the requirements; chapters use `draw`, `marks`, `probe` and `weights` alone."""
+"""The machinery under the requirements: chapters draw their cases, probe and compare with it."""

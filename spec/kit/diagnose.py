@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spec.kit import annotated, catalogue, draw, epoch, loose, manners, start
+from spec.kit import annotated, catalogue, draw, epoch, limit, loose, manners, start
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.record import Call, Made, tensors
@@ -152,7 +152,8 @@ def rerun(
     log.leaders, log.kept = leaders or [], keep or leaders is None
     end = None
     try:
-        draw.run_case(log, body, case, impl)
+        with limit.unhurried():
+            draw.run_case(log, body, case, impl)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -188,7 +189,7 @@ def explain(requirement: Requirement, impl: Implementation, among: Sequence[str]
     """
     tried = among or suspects(requirement)
     log, patterns = impl.log, getattr(requirement.function, "patterns", {})
-    if log.body is None or impl.name.startswith("reference"):
+    if log.body is None or impl.home.name == "reference":
         return []
     try:
         with _graphs_are_kept(), annotated.paused(), contextlib.redirect_stdout(io.StringIO()):  # some mistakes print

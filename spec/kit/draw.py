@@ -9,6 +9,9 @@ one has failed; what it draws depends on its version and on the modules that are
 import functools
 import inspect
 import itertools
+import random
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from spec.kit.verdict import Broken, CannotCheck, NotOffered
 
 LEAST = {"heads": 2, "d_model": 2, "d_k": 2, "vocab": 5}  # sizes below which an axis says nothing; others start at 1
 MOST = 7
+SLOW = 1.0  # seconds of computing: a failing case that takes longer is shown as it is, and no smaller one is looked for
 COMBINATIONS = 16  # cases of a requirement that draws no sizes, where it asks for no other number
 
 
@@ -32,6 +36,7 @@ class Options:
     examples: int = 5
     shrink: bool = True
     seed: int = 0
+    pulse: Callable[[], None] = lambda: None  # called before every case: whoever waits for this process sees it live
 
 
 options = Options()
@@ -218,7 +223,12 @@ def case_of(patterns: dict[str, Any], sizes: dict[str, int], choose: Sequence[in
 
 def begin(log: Log, body: Callable[..., None], case: dict[str, Any]) -> None:
     """An empty log, and global random numbers that do not depend on what ran before."""
-    torch.default_generator.manual_seed(zlib.crc32(repr((body.__qualname__, options.seed)).encode()))
+    options.pulse()
+    number = zlib.crc32(repr((body.__qualname__, options.seed)).encode())
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(number)
     log.begin(body, case)
 
 
@@ -253,12 +263,13 @@ def for_all(*, examples: int | None = None, **patterns: Any) -> Callable[[Callab
                 yield from combinations(patterns) if missing else []
 
             for case in itertools.chain(deciding(patterns, examples), rest()):
+                begun = time.process_time()
                 try:
                     example(case)
                 except (NotImplementedError, Broken):
                     raise  # no smaller case would say more
                 except Exception:
-                    if options.shrink:
+                    if options.shrink and time.process_time() - begun < SLOW:
                         from spec.kit.shrink import smallest  # Hypothesis takes a while to load
 
                         smallest(example, body.__name__, patterns)

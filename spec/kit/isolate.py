@@ -14,18 +14,20 @@ import signal
 import struct
 import sys
 import tempfile
+import traceback
 import warnings
 from typing import IO, Any
 
 import pytest
 from _pytest.runner import runtestprotocol
 
-from spec.kit import catalogue, limit, story
+from spec.kit import catalogue, draw, limit, story
 from spec.kit.board import plain
 from spec.kit.plug import Implementation
 
-GONE, HUNG = "gone", "hung"
-SILENCE = 30.0  # seconds by the clock that a child may always take, however busy the machine
+GONE, HUNG, ALIVE = "gone", "hung", "alive"
+OUR_FAULT = 71  # the exit status of a child in which not the learner's code failed but the specification
+SILENCE = 30.0  # seconds by the clock that a child may always take for a case, however busy the machine
 LAUNCH = 300.0  # of computing, for processes of their own to start and to answer
 
 
@@ -81,6 +83,7 @@ class _Child:
             warnings.simplefilter("ignore")  # pytest sets its filters around the hook that is not called here
             items = self.session.items
             with os.fdopen(writer, "wb") as pipe:
+                draw.options.pulse = lambda: _send(pipe, (ALIVE, None))
                 for number in range(self.start, len(items)):
                     _send(pipe, ("start", number))
                     following = items[number + 1] if number + 1 < len(items) else None
@@ -88,6 +91,10 @@ class _Child:
                     to_data = self.session.config.hook.pytest_report_to_serializable
                     _send(pipe, ("end", [to_data(config=self.session.config, report=report) for report in reports]))
             status = 0
+        except BaseException:
+            self.traces.write(traceback.format_exc().encode())
+            self.traces.flush()
+            status = OUR_FAULT
         finally:
             os._exit(status)
 
@@ -101,6 +108,8 @@ class _Child:
                 self._lost(item, message)
                 return number + 1
             kind, content = message
+            if kind == ALIVE:
+                continue
             if kind == "start":
                 item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
                 continue
@@ -143,6 +152,10 @@ class _Child:
             _, status = os.waitpid(self.pid, 0)
             cause = f"signal {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else "os._exit"
             what = f"ended the whole process ({cause})"
+            if os.waitstatus_to_exitcode(status) == OUR_FAULT:
+                what = "could not be judged, since the specification itself failed; please report the traceback above"
+                self.traces.seek(0)
+                sys.stderr.write(self.traces.read().decode(errors="replace"))
         else:
             os.kill(self.pid, signal.SIGUSR1)  # writes its Python stack, even from inside C
             select.select([], [], [], 0.5)

@@ -10,6 +10,7 @@ from types import FrameType
 from spec.kit.verdict import Endless
 
 CALL_SECONDS = 10.0  # of computing, not of waiting for a busy machine; a right call takes milliseconds
+ASLEEP, PATIENCE = 20.0, 5.0  # by the clock: a call may always take this long, and this many times its seconds
 HURRIED = 0.2
 
 pace = 1.0  # a share of the seconds; less once something was endless
@@ -19,6 +20,17 @@ def hurry() -> None:
     """Something was endless: what comes next is not waited for as long."""
     global pace
     pace = min(pace, HURRIED)
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """What is endless in here was tried by us, and hurries nothing that comes after."""
+    global pace
+    usual = pace
+    try:
+        yield
+    finally:
+        pace = usual
 
 
 def _where(frame: FrameType | None, inside: str) -> str:
@@ -42,13 +54,23 @@ def limit(seconds: float, what: str, inside: str = "") -> Iterator[None]:
             hurry()
             raise Endless(message.format(_where(frame, inside)))
 
-        before = signal.signal(signal.SIGPROF, expired)
+        def slept(_number: int, frame: FrameType | None) -> None:
+            hurry()
+            raise Endless(
+                f"{what} did not come back after {clock:g} seconds{_where(frame, inside)}. What does it wait for?"
+            )
+
+        clock = max(ASLEEP, PATIENCE * seconds)
+        before = signal.signal(signal.SIGPROF, expired), signal.signal(signal.SIGALRM, slept)
         signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, clock)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, before)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGPROF, before[0])
+            signal.signal(signal.SIGALRM, before[1])
     else:  # Windows: an exception is planted into the main thread, which meets it at its next bytecode
 
         def plant() -> None:

@@ -1,6 +1,7 @@
 """`--requirements` and `--mistakes`: the specification, printed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -12,7 +13,7 @@ from spec.kit import catalogue
 def show(requirements: bool, paths: Sequence[str]) -> None:
     """Prints the requirements or the mistakes of the chapters that the paths name, or of all."""
     console = Console(highlight=False)
-    named = [chapter for chapter in CHAPTERS if any(chapter in path.partition("::")[0] for path in paths)]
+    named = [chapter for chapter in CHAPTERS if chapter in {Path(path.partition("::")[0]).stem for path in paths}]
     for chapter in named or CHAPTERS:
         console.print(Text(f"\n{chapter}", "bold"))
         (_requirements if requirements else _mistakes)(chapter, console)

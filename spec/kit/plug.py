@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ from spec import CHAPTERS
 from spec.kit import annotated, catalogue
 from spec.kit.catalogue import ROOT, Exercise
 from spec.kit.record import Log, built, guarded, offered, watched
-from spec.kit.verdict import Broken, Endless, NotWritten
+from spec.kit.verdict import Broken, Endless, Misbehaved, NotOffered, NotWritten
 
 
 class UnknownPlace(ValueError):
@@ -101,6 +102,7 @@ class _Finder:
 
 
 _FOUND: dict[str, importlib.machinery.ModuleSpec] = {}
+_PLUGGED: dict[Path, str] = {}  # the module names of paths: one path is one module, however often it is asked for
 sys.meta_path.insert(0, _Finder)
 
 
@@ -151,13 +153,11 @@ def place(name: str, base: Path) -> Place:
         path = path.resolve()
         if path == ROOT / path.name:
             return Place(name, path, path.name)
-        module = (
-            f"{path.stem}"
-            if path.stem.isidentifier() and not _taken(path.stem)
-            else f"implementation_{abs(hash(path))}"
-        )
-        _register(module, path)
-        return Place(name, path, module)
+        if path not in _PLUGGED:
+            free = path.stem.isidentifier() and not _taken(path.stem)
+            _PLUGGED[path] = path.stem if free else f"implementation_{zlib.crc32(str(path).encode())}"
+            _register(_PLUGGED[path], path)
+        return Place(name, path, _PLUGGED[path])
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -279,6 +279,8 @@ class Implementation:
     def _wrap(self, found: Exercise) -> Callable[..., Any]:
         module = self.module(found.chapter)
         raw = getattr(module, found.name, None)
+        if raw is None and found.name in self.unsupported(module):
+            raise NotOffered(found.name)
         if raw is None or (len(self.places) == 1 and found.name in self.home.unwritten(found.chapter)):
             raise NotWritten(f"{found.name} is not written yet")
         inside = self.home.inside
@@ -319,4 +321,5 @@ def _import_story(error: BaseException, source: Place, chapter: str) -> str:
         return f"{where}: {error}"
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(source.inside)]
     place = f"{lines[-1].filename}:{lines[-1].lineno}" if lines else str(where)
-    return f"{place}: {type(error).__name__}: {error}" if not isinstance(error, AssertionError) else f"{where}: {error}"
+    said = str(error) or (f"in: {lines[-1].line}" if lines else "")  # a bare assert has no words
+    return f"{where}: {error}" if isinstance(error, Misbehaved) else f"{place}: {type(error).__name__}: {said}"

@@ -1,8 +1,7 @@
 """The pytest hooks: `--impl`, the levels, the order, and the reports that the learner's screen is made of."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -212,7 +211,7 @@ def _tell(
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, Told):
         return story.Story(**error.story)
-    if isinstance(error, pytest.skip.Exception) and not hasattr(error, "canonical"):
+    if isinstance(error, pytest.skip.Exception):
         text = str(error.msg)
         state = (
             story.NOT_OFFERED
@@ -223,8 +222,3 @@ def _tell(
         )
         return story.Story(requirement.chapter, requirement.name, requirement.robust, state, text)
     return story.tell(requirement, tested, error, name)
-
-
-def stories(reports: Iterator[Any]) -> list[story.Story]:
-    """The stories that reports carry, wherever they were written."""
-    return [story.Story(**value) for report in reports for key, value in report.user_properties if key == STORY]

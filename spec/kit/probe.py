@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from spec.kit.verdict import Broken, Misbehaved
+from spec.kit.verdict import Broken, Misbehaved, NotOffered
 
 
 def who_sees_whom(layer: Callable[[Tensor], Tensor], x: Tensor) -> Bool[Tensor, "query key"]:
@@ -77,7 +77,7 @@ def refuses(call: Callable[[], object], *numbers: int) -> bool:
     """Whether the call ends in a clear error: any exception but NotImplementedError, its message naming the numbers."""
     try:
         call()
-    except (NotImplementedError, Broken, Misbehaved):
+    except (NotImplementedError, NotOffered, Broken, Misbehaved):
         raise
     except Exception as error:
         clear = all(str(number) in str(error) for number in numbers)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from spec.kit import draw
+from spec.kit import draw, limit
 from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation
 from spec.kit.verdict import CannotCheck, Endless, NotOffered
@@ -16,10 +16,11 @@ def attempt(requirement: Requirement, impl: Implementation, **fixtures: Any) -> 
         if mark.name == "patience":
             impl.log.seconds = mark.args[0]
     try:
-        if hasattr(requirement.function, "__wrapped__"):
-            requirement.function(impl, **fixtures)
-        else:
-            draw.run_case(impl.log, requirement.function, fixtures, impl)
+        with limit.unhurried():
+            if hasattr(requirement.function, "__wrapped__"):
+                requirement.function(impl, **fixtures)
+            else:
+                draw.run_case(impl.log, requirement.function, fixtures, impl)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except NotOffered as option:

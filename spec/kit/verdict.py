@@ -22,7 +22,7 @@ class NotWritten(NotImplementedError):
 
 
 class CannotCheck(Skipped):
-    """A same-weights requirement met parameters with other names."""
+    """A same-weights requirement met parameters with other names, or what it needs is not offered."""
 
 
 class NotOffered(Exception):

@@ -16,6 +16,8 @@ from spec.kit import catalogue
 from spec.kit.catalogue import ROOT
 from spec.kit.plug import Implementation
 
+OURS = (ROOT / "reference", ROOT / "spec" / "kit", ROOT / "spec" / "mistakes")  # imported once, before the first fork
+
 
 def loop(config: pytest.Config) -> int:
     """Runs, waits for a save, runs again; until Ctrl-C."""
@@ -23,11 +25,14 @@ def loop(config: pytest.Config) -> int:
     folders = _folders(config)
     arguments = [word for word in config.invocation_params.args if word != "--watch"]
     _warm()
+    status = int(pytest.ExitCode.INTERRUPTED)
     try:
         status = _once(arguments)
         for changed in _saves(folders, console):
             console.clear()
-            console.print(f"[dim]{', '.join(sorted(changed))} changed[/dim]")
+            console.print(f"[dim]{', '.join(sorted(path.name for path in changed))} changed[/dim]")
+            if hasattr(os, "fork") and any(path.is_relative_to(root) for path in changed for root in OURS):
+                os.execv(sys.executable, [sys.executable, "-m", "pytest", *config.invocation_params.args])
             status = _once(arguments)
     except KeyboardInterrupt:
         pass
@@ -39,10 +44,10 @@ def _folders(config: pytest.Config) -> list[Path]:
     return [*dict.fromkeys(place.path for place in places), ROOT / "spec"]
 
 
-def _saves(folders: list[Path], console: Console) -> Iterator[set[str]]:
+def _saves(folders: list[Path], console: Console) -> Iterator[set[Path]]:
     console.print("[dim]watching; Ctrl-C ends[/dim]")
     for changes in watch(*folders, watch_filter=PythonFilter(), debounce=50, step=20, raise_interrupt=True):
-        yield {Path(name).name for _, name in changes}
+        yield {Path(name) for _, name in changes}
         console.print("[dim]watching; Ctrl-C ends[/dim]")
 
 

@@ -26,9 +26,10 @@ def give(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         if "size mismatch" in str(error):
             raise AssertionError(_shapes(module, own)) from None
         raise
-    parameters = dict(module.named_parameters())
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    given = {id(parameters[name]) for name in own if name in parameters}  # one that is shared may have another name
     learned = [name for name in left.missing_keys if name in parameters and parameters[name].requires_grad]
-    missing = [name for name in learned if name != "head.weight"]
+    missing = [name for name in learned if name != "head.weight" and id(parameters[name]) not in given]
     unknown = [name for name in left.unexpected_keys if name != "head.weight"]
     if missing and not unknown:
         raise AssertionError(f"{type(module).__name__} has more parameters than are due: {', '.join(missing)}")
