@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from spec.kit import limit as limits
 from spec.kit.limit import CALL_SECONDS, limit
 from spec.kit.plug import Implementation
 from spec.kit.server.devices import Devices
@@ -80,6 +81,7 @@ def joined(devices: Devices, seconds: float = SECONDS) -> Iterator[Ranks]:
     """Inside, this process is one of those that torchrun started; none waits longer than `seconds` for the others."""
     rank = int(os.environ["LOCAL_RANK"])
     torch.set_num_threads(1)
+    limits.ASLEEP = 2 * seconds  # a call that waits for the others is ended by the group
     device = devices.of(rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
