@@ -440,6 +440,16 @@ def sequences(stream, length):
     count = (len(stream) - 1) // length
     return stream[: count * length].view(-1, length), stream[1 : count * length + 1].view(-1, length)
 """
+SHARED_OUT = """
+import random
+
+import torch
+
+def shard(count, rank, world, epoch, seed):
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return torch.tensor(order[rank::world], dtype=torch.long)
+"""
 
 
 @pytest.mark.parametrize(
@@ -450,6 +460,7 @@ def sequences(stream, length):
         (FLOATS, "masks.a_position_sees_itself_and_all_before", "causal_mask_of_ones_and_zeros"),
         (SHUFFLED, "data.a_generator_decides_the_order", "batches_alike_in_every_epoch"),
         (SHORT, "data.short_stream_errors_name_the_numbers", "short_streams_raise_without_numbers"),
+        (SHARED_OUT, "server.every_epoch_is_another_order", "the_epoch_is_ignored"),
     ],
 )
 def test_a_mistake_in_another_manner_has_its_name_alone(text: str, requirement: str, name: str, tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_bad_code_fails_its_requirements_alone(tmp_path: Path, top: str, inside:
     assert said in " ".join(run.screen.split()), run.screen
 
 
+def test_a_fault_of_ours_is_said_to_be_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the specification itself breaks, the learner reads that, with its traceback, and the rest still runs."""
+    monkeypatch.setattr("spec.kit.story._failure", lambda *_: 1 / 0)
+    run = learner(f"--impl={code(tmp_path, 'return None')}", ATTENTION, "-k", "shares or sqrt_d_k")
+    assert "0 of 2" in run.screen
+    assert "the specification itself failed" in " ".join(run.screen.split())
+    assert "ZeroDivisionError" in run.screen
+
+
 @pytest.mark.parametrize(
     ("top", "inside"),
     [

@@ -211,14 +211,4 @@ def _tell(
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, Told):
         return story.Story(**error.story)
-    if isinstance(error, pytest.skip.Exception):
-        text = str(error.msg)
-        state = (
-            story.NOT_OFFERED
-            if text.startswith("not offered")
-            else story.UNCHECKED
-            if text.startswith("cannot")
-            else story.SKIPPED
-        )
-        return story.Story(requirement.chapter, requirement.name, requirement.robust, state, text)
     return story.tell(requirement, tested, error, name)

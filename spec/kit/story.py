@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from _pytest.outcomes import Skipped
 from torch import Tensor, nn
 
 from spec.kit import catalogue, diagnose, dispute, fresh, symptom
@@ -16,7 +17,7 @@ from spec.kit.catalogue import Requirement
 from spec.kit.plug import Implementation, line_of
 from spec.kit.returns import size
 from spec.kit.trial import fixtures_of
-from spec.kit.verdict import Broken, CannotCheck, Endless, Misbehaved, NotWritten
+from spec.kit.verdict import Broken, Endless, Misbehaved, NotWritten
 
 DUMP = re.compile(r"tensor\(|\\n +\(")  # a tensor or a module, as its repr shows it
 
@@ -156,10 +157,10 @@ def tell(requirement: Requirement, impl: Implementation, error: BaseException | 
     story = Story(requirement.chapter, requirement.name, requirement.robust, MET)
     if error is None:
         return story
-    if isinstance(error, CannotCheck):
-        text = str(error.msg)
-        story.state = NOT_OFFERED if text.startswith("not offered") else UNCHECKED
-        story.why = text
+    if isinstance(error, Skipped):  # CannotCheck is one
+        story.why = str(error.msg)
+        kinds = {"not offered": NOT_OFFERED, "cannot": UNCHECKED}
+        story.state = next((state for start, state in kinds.items() if story.why.startswith(start)), SKIPPED)
         return story
     if isinstance(error, NotImplementedError) and (isinstance(error, NotWritten) or _raised_by(impl, error)):
         _unwritten(error, requirement, impl, story)
